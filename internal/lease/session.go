@@ -245,7 +245,7 @@ func (s *Session) renew(ctx context.Context, rev uint64) (uint64, error) {
 		default:
 			// Update may have happened; a store that can repeat a write safely has done so until
 			// the deadline, so this loop ends by it soon.
-			wait = s.cfg.Renew / 4
+			wait = s.cfg.Renew / 10
 			s.logger.Warn("lease not renewed; trying again", "error", err)
 		}
 	}

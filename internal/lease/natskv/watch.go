@@ -191,11 +191,14 @@ func (s *Store) replay(ctx context.Context, prefix string) (*replay, error) {
 	return &replay{prefix: prefix, watcher: kw, updates: kw.Updates(), cancel: cancel}, nil
 }
 
-// close ends the subscription. Its callback may be waiting to hand over an entry, so the rest
-// is read away until the library closes the channel.
+// close ends the subscription without waiting: the library tells the server, which may be
+// gone. Its callback may be waiting to hand over an entry, so the rest is read away until the
+// library closes the channel.
 func (r *replay) close() {
 	r.cancel()
-	_ = r.watcher.Stop() // already stopped when the connection is gone
+	go func() {
+		_ = r.watcher.Stop() // already stopped when the connection is gone
+	}()
 	go func() {
 		for range r.updates {
 		}
