@@ -1,0 +1,218 @@
+package predict
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"reflect"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/ipc"
+
+	"github.com/tidemill/tidemill"
+	"github.com/tidemill/tidemill/internal/feature"
+	"github.com/tidemill/tidemill/internal/model"
+	"github.com/tidemill/tidemill/internal/snapshot"
+)
+
+// Model is a loaded version: immutable, safe for concurrent use.
+type Model struct {
+	version  tidemill.Version
+	compiled *model.Model
+	state    *feature.State
+	tables   []*table
+	dense    [][]float32
+	probes   snapshot.Probes
+	bytes    int64
+}
+
+// Load makes a Model of a version's files, which it keeps: nobody may change them afterwards.
+// Files that do not fit each other wrap tidemill.ErrCorrupt; a spec that this build cannot
+// run wraps tidemill.ErrInvalid.
+func Load(f *snapshot.VersionFiles) (*Model, error) {
+	m, err := load(f)
+	if err != nil {
+		return nil, fmt.Errorf("load version %d of model %s: %w", f.Version.Number, f.Version.Model, err)
+	}
+	return m, nil
+}
+
+func load(f *snapshot.VersionFiles) (*Model, error) {
+	schema, err := model.DecodeSchema(f.SchemaIPC)
+	if err != nil {
+		return nil, err
+	}
+	spec := f.Spec
+	m := &Model{version: f.Version, probes: f.Probes}
+	if m.compiled, err = model.Compile(&spec, schema); err != nil {
+		return nil, err
+	}
+	plan := m.compiled.Plan
+	if len(f.Transforms) > 0 || plan.Learns() {
+		if m.state, err = plan.LoadState(f.Transforms); err != nil {
+			return nil, fmt.Errorf("transforms: %w", err)
+		}
+	}
+	want := m.compiled.Engine
+	if len(f.Tables) != len(want.Tables()) || len(f.Tensors) != len(want.Tensors()) {
+		return nil, fmt.Errorf("%w: %d tables and %d tensors, its spec has %d and %d",
+			tidemill.ErrCorrupt, len(f.Tables), len(f.Tensors), len(want.Tables()), len(want.Tensors()))
+	}
+	shards := spec.Shards
+	if shards <= 0 {
+		shards = tidemill.DefaultShards
+	}
+	for i, s := range want.Tables() {
+		t := &f.Tables[i]
+		if t.Name != s.Name || t.Dim != s.Dim || t.Init != s.Init {
+			return nil, fmt.Errorf("%w: table %d is %q of dimension %d, its spec has %q of dimension %d", tidemill.ErrCorrupt, i, t.Name, t.Dim, s.Name, s.Dim)
+		}
+		table, err := newTable(t, spec.Seed, shards)
+		if err != nil {
+			return nil, err
+		}
+		m.tables = append(m.tables, table)
+		m.bytes += table.bytes()
+	}
+	for i, s := range want.Tensors() {
+		t := &f.Tensors[i]
+		if t.Name != s.Name || !reflect.DeepEqual(t.Shape, s.Shape) || len(t.Values) != s.Len() {
+			return nil, fmt.Errorf("%w: tensor %d is %q %v with %d values, its spec has %q %v", tidemill.ErrCorrupt, i, t.Name, t.Shape, len(t.Values), s.Name, s.Shape)
+		}
+		m.dense = append(m.dense, t.Values)
+		m.bytes += int64(4 * len(t.Values))
+	}
+	m.bytes += int64(len(f.Transforms) + len(f.Probes.Rows) + 4*len(f.Probes.Expected))
+	return m, nil
+}
+
+// Version says which version this is.
+func (m *Model) Version() tidemill.Version { return m.version }
+
+// Spec is the job's spec. It must not be changed.
+func (m *Model) Spec() *tidemill.Spec { return m.compiled.Spec }
+
+// Columns returns the columns that a prediction needs.
+func (m *Model) Columns() []feature.Column { return m.compiled.Plan.Columns() }
+
+// Outputs is the number of predictions per row: 1, or the number of classes.
+func (m *Model) Outputs() int { return m.compiled.Engine.Outputs() }
+
+// Bytes is about how much memory the model holds.
+func (m *Model) Bytes() int64 { return m.bytes }
+
+// Finite returns nil, or what is not finite among the model's values.
+func (m *Model) Finite() error {
+	for i, t := range m.tables {
+		if at := firstNonFinite(t.weights); at >= 0 {
+			return fmt.Errorf("table %s: the weights of id %d are not finite", m.compiled.Engine.Tables()[i].Name, t.ids[at/t.dim])
+		}
+	}
+	for i, v := range m.dense {
+		if at := firstNonFinite(v); at >= 0 {
+			return fmt.Errorf("tensor %s: value %d is not finite", m.compiled.Engine.Tensors()[i].Name, at)
+		}
+	}
+	return nil
+}
+
+func firstNonFinite(v []float32) int {
+	for i, x := range v {
+		if x-x != 0 { // NaN or Inf
+			return i
+		}
+	}
+	return -1
+}
+
+// Warm answers the probe rows once, whole and row by row, so that the first request meets warm
+// memory. Without probes it does nothing.
+func (m *Model) Warm() error {
+	rows, err := DecodeRows(m.probes.Rows)
+	if err != nil || rows == nil {
+		return err
+	}
+	defer rows.Release()
+	s := m.NewScorer()
+	var dst []float32
+	if dst, err = s.Predict(dst, rows); err != nil {
+		return err
+	}
+	for i := range rows.NumRows() {
+		one := rows.NewSlice(i, i+1)
+		dst, err = s.Predict(dst[:0], one)
+		one.Release()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Parity answers the probe rows and compares with what was expected of them: the number of
+// predictions compared and the largest difference, relative to max(1, |expected|); NaN if a
+// prediction is not finite. Without probes it compares nothing.
+func (m *Model) Parity() (rows int, diff float64, err error) {
+	batch, err := DecodeRows(m.probes.Rows)
+	if err != nil || batch == nil {
+		return 0, 0, err
+	}
+	defer batch.Release()
+	got, err := m.NewScorer().Predict(nil, batch)
+	if err != nil {
+		return 0, 0, err
+	}
+	if len(got) != len(m.probes.Expected) {
+		return 0, 0, fmt.Errorf("%w: %d probe predictions for %d expected ones", tidemill.ErrCorrupt, len(got), len(m.probes.Expected))
+	}
+	for i, want := range m.probes.Expected {
+		d := math.Abs(float64(got[i])-float64(want)) / max(1, math.Abs(float64(want)))
+		if math.IsNaN(d) || math.IsInf(d, 0) {
+			return int(batch.NumRows()), math.NaN(), nil
+		}
+		diff = max(diff, d)
+	}
+	return int(batch.NumRows()), diff, nil
+}
+
+// EncodeRows writes rows as an Arrow IPC stream, the form of a version's probe rows.
+func EncodeRows(rows arrow.RecordBatch) ([]byte, error) {
+	var b bytes.Buffer
+	w := ipc.NewWriter(&b, ipc.WithSchema(rows.Schema()))
+	if err := w.Write(rows); err != nil {
+		return nil, fmt.Errorf("encode rows: %w", err)
+	}
+	if err := w.Close(); err != nil {
+		return nil, fmt.Errorf("encode rows: %w", err)
+	}
+	return b.Bytes(), nil
+}
+
+// DecodeRows reads what EncodeRows wrote: nil where there is none. The caller releases it.
+// Bytes that are no such stream wrap tidemill.ErrCorrupt.
+func DecodeRows(data []byte) (rows arrow.RecordBatch, err error) {
+	if len(data) == 0 {
+		return nil, nil
+	}
+	defer func() { // the reader panics on some damaged streams
+		if p := recover(); p != nil {
+			rows, err = nil, fmt.Errorf("decode rows: %v: %w", p, tidemill.ErrCorrupt)
+		}
+	}()
+	r, err := ipc.NewReader(bytes.NewReader(data))
+	if err != nil {
+		return nil, fmt.Errorf("decode rows: %v: %w", err, tidemill.ErrCorrupt)
+	}
+	defer r.Release()
+	if !r.Next() {
+		if err := r.Err(); err != nil && !errors.Is(err, io.EOF) {
+			return nil, fmt.Errorf("decode rows: %v: %w", err, tidemill.ErrCorrupt)
+		}
+		return nil, nil
+	}
+	rows = r.RecordBatch()
+	rows.Retain()
+	return rows, nil
+}
