@@ -1,0 +1,106 @@
+package tidemill
+
+// Assignment is the one record per job that says who owns what. The leading trainer alone
+// writes it, by compare-and-set; everybody else acts on it and on nothing else.
+type Assignment struct {
+	Job  string `json:"job"`
+	Spec Spec   `json:"spec"`
+	// Schema is the topic's when the job was validated, as an Arrow IPC stream without batches.
+	Schema []byte `json:"schema"`
+	// Seq counts the writes of this record; an Owner's Epoch is the Seq at which it acquired.
+	Seq uint64 `json:"seq"`
+	// Generation rises with every rewind. Each RPC carries it.
+	Generation uint64 `json:"generation"`
+	State      string `json:"state"`
+	Reason     string `json:"reason,omitempty"` // why it failed
+	Lineage    string `json:"lineage"`
+	Leader     Member `json:"leader"`
+	// Where everyone stands when the generation begins: snapshot number Snapshot (0: the
+	// initial state), its cut, and the rounds and examples before it.
+	Snapshot int64 `json:"snapshot"`
+	Cut      Cut   `json:"cut"`
+	Round    int64 `json:"round"`
+	Examples int64 `json:"examples"`
+	// Identity is the topic's; a stream that was made again is another one.
+	Identity   string            `json:"identity"`
+	Partitions []Owner           `json:"partitions"` // worker by partition
+	Shards     []Owner           `json:"shards"`     // ps by shard
+	Members    map[string]Member `json:"members"`    // the owners named above
+}
+
+// Owner is who holds something since when. The zero Owner is nobody.
+type Owner struct {
+	Member string `json:"member"`
+	Epoch  uint64 `json:"epoch"`
+}
+
+// Member is a process of the cluster and where others reach it.
+type Member struct {
+	ID   string `json:"id"`
+	Addr string `json:"addr"` // of the cluster RPC port
+}
+
+// PSes returns the members that own shards, each once, in order of their first shard.
+func (a *Assignment) PSes() []string {
+	var ids []string
+	seen := map[string]bool{}
+	for _, o := range a.Shards {
+		if !seen[o.Member] && o.Member != "" {
+			seen[o.Member] = true
+			ids = append(ids, o.Member)
+		}
+	}
+	return ids
+}
+
+// Run is Count consecutive batches of each of its parts. At staleness 0 they make up the
+// rounds Round … Round+Count-1: round Round+k takes the k-th batch of every part, computed on
+// the parameters after the round before and applied in partition order.
+type Run struct {
+	Round int64     `json:"round"`
+	Count int64     `json:"count"`
+	Parts []PartRun `json:"parts"` // by ascending partition
+}
+
+// PartRun is one partition's share of a Run: batch k is [First+k·Step, First+(k+1)·Step).
+type PartRun struct {
+	Partition int   `json:"partition"`
+	First     int64 `json:"first"`
+	Step      int64 `json:"step"`
+}
+
+// Batch returns the k-th batch of p.
+func (p PartRun) Batch(k int64) Range {
+	return Range{p.First + k*p.Step, p.First + (k+1)*p.Step}
+}
+
+// Part returns the run's share of a partition.
+func (r *Run) Part(partition int) (PartRun, bool) {
+	for _, p := range r.Parts {
+		if p.Partition == partition {
+			return p, true
+		}
+	}
+	return PartRun{}, false
+}
+
+// Rounds is runs in order: the schedule, which says which batches made up each round.
+type Rounds []Run
+
+// Append adds a run, joining it to the last one where it continues it.
+func (s Rounds) Append(r Run) Rounds {
+	if n := len(s); n > 0 {
+		last := &s[n-1]
+		if last.Round+last.Count == r.Round && len(last.Parts) == len(r.Parts) {
+			for i, p := range r.Parts {
+				q := last.Parts[i]
+				if q.Partition != p.Partition || q.Step != p.Step || q.First+last.Count*q.Step != p.First {
+					return append(s, r)
+				}
+			}
+			last.Count += r.Count
+			return s
+		}
+	}
+	return append(s, r)
+}

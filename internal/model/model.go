@@ -1,0 +1,87 @@
+// Package model compiles a spec and a schema into what every role needs of a model: the
+// feature transforms, the computation, and the layout of its parameters. All roles compile
+// the same spec to the same layout.
+package model
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/ipc"
+
+	"github.com/tidemill/tidemill"
+	"github.com/tidemill/tidemill/internal/engine"
+	"github.com/tidemill/tidemill/internal/engine/native"
+	"github.com/tidemill/tidemill/internal/feature"
+	"github.com/tidemill/tidemill/internal/snapshot"
+	"github.com/tidemill/tidemill/ps/optim"
+)
+
+// Model is a compiled spec: immutable, safe for concurrent use.
+type Model struct {
+	Spec   *tidemill.Spec
+	Schema *arrow.Schema
+	Plan   *feature.Plan
+	Engine engine.Model
+	Layout snapshot.Layout
+	Sparse optim.Rule
+	Dense  optim.Rule
+}
+
+// Compile compiles spec for rows of schema. It returns ErrInvalid errors for a spec that does
+// not fit the schema or names what no engine offers.
+func Compile(spec *tidemill.Spec, schema *arrow.Schema) (*Model, error) {
+	plan, err := feature.Compile(spec, schema)
+	if err != nil {
+		return nil, err
+	}
+	eng, err := native.Compile(spec, plan.Shape())
+	if err != nil {
+		return nil, err
+	}
+	m := &Model{Spec: spec, Schema: schema, Plan: plan, Engine: eng}
+	if m.Sparse, err = optim.New(spec.Optimizer.Sparse); err != nil {
+		return nil, fmt.Errorf("optimizer.sparse: %w", err)
+	}
+	if m.Dense, err = optim.New(spec.Optimizer.Dense); err != nil {
+		return nil, fmt.Errorf("optimizer.dense: %w", err)
+	}
+	average := spec.Optimizer.Average != nil
+	for _, t := range eng.Tables() {
+		t.MaxRows = spec.Train.MaxRows
+		m.Layout.Tables = append(m.Layout.Tables, snapshot.TableLayout{TableSpec: t, State: m.Sparse.StateLen(t.Dim), Average: average})
+	}
+	for _, t := range eng.Tensors() {
+		m.Layout.Tensors = append(m.Layout.Tensors, snapshot.TensorLayout{TensorSpec: t, Average: average})
+	}
+	return m, m.Layout.Validate()
+}
+
+// Decay returns the decay of averaged weights, 0 when weights are not averaged.
+func (m *Model) Decay() float64 {
+	if m.Spec.Optimizer.Average == nil {
+		return 0
+	}
+	return m.Spec.Optimizer.Average.Decay
+}
+
+// EncodeSchema returns schema as an Arrow IPC stream without batches.
+func EncodeSchema(schema *arrow.Schema) ([]byte, error) {
+	var b bytes.Buffer
+	w := ipc.NewWriter(&b, ipc.WithSchema(schema))
+	if err := w.Close(); err != nil {
+		return nil, fmt.Errorf("encode schema: %w", err)
+	}
+	return b.Bytes(), nil
+}
+
+// DecodeSchema reads what EncodeSchema wrote, or returns ErrCorrupt.
+func DecodeSchema(data []byte) (*arrow.Schema, error) {
+	r, err := ipc.NewReader(bytes.NewReader(data))
+	if err != nil {
+		return nil, fmt.Errorf("decode schema: %v: %w", err, tidemill.ErrCorrupt)
+	}
+	defer r.Release()
+	return r.Schema(), nil
+}

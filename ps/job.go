@@ -1,0 +1,419 @@
+package ps
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"iter"
+	"slices"
+	"sync"
+
+	"github.com/tidemill/tidemill"
+	"github.com/tidemill/tidemill/internal/feature"
+	"github.com/tidemill/tidemill/internal/model"
+	"github.com/tidemill/tidemill/internal/progress"
+	"github.com/tidemill/tidemill/internal/snapshot"
+	"github.com/tidemill/tidemill/ps/optim"
+)
+
+// Names of what a home shard keeps beside parameters.
+const (
+	auxProgress = "progress"
+	auxNotes    = "notes"
+)
+
+// job is one job in this process. mu guards everything below it; every request builds an
+// event, steps the core and carries out its effects under mu.
+type job struct {
+	name string
+
+	mu       sync.Mutex
+	core     *Core
+	assigned tidemill.Assignment
+	model    *model.Model
+	shards   []*shard // by number; nil where another ps is the owner
+	owned    []*shard
+	calls    map[uint64]*call
+	nextID   uint64
+	restore  func(generation uint64) // starts bringing the state to the generation's cut
+}
+
+// shard is the atom of ownership: its part of every table, its dense blocks, and in the home
+// shard what the job learns beside parameters.
+type shard struct {
+	number int
+	tables []*table
+	blocks []*block
+	home   *home // nil but in the home shard
+}
+
+// home is what the home shard keeps beside parameters.
+type home struct {
+	transforms *feature.State
+	public     []byte // its public form, rebuilt when stale
+	stale      bool
+	progress   *progress.State
+	notes      notes
+}
+
+// notes are small facts that a snapshot keeps.
+type notes struct {
+	EventMax []int64           `json:"event_max,omitempty"` // by partition
+	Bad      []snapshot.BadRow `json:"bad,omitempty"`
+}
+
+// call is a request waiting for its effect.
+type call struct {
+	done  chan error
+	pull  *PullRequest
+	reply *PullReply
+	held  Held
+	image *capture
+}
+
+// capture is the state of this ps's shards at a cut.
+type capture struct {
+	shards  []snapshot.ShardImage
+	tables  []*table
+	home    *Home
+	layout  snapshot.Layout
+	release func()
+}
+
+func newShard(m *model.Model, number, v int) *shard {
+	s := &shard{number: number}
+	for _, l := range m.Layout.Tables {
+		s.tables = append(s.tables, newTable(l, m.Sparse, m.Decay(), m.Spec.Seed, v))
+	}
+	for t, l := range m.Layout.Tensors {
+		for b := range l.Blocks() {
+			if tidemill.BlockShard(l.Name, b, v) == number {
+				s.blocks = append(s.blocks, newBlock(l, t, b, m.Dense, m.Spec.Seed))
+			}
+		}
+	}
+	if number == tidemill.HomeShard(v) {
+		s.home = &home{transforms: m.Plan.NewState(), progress: progress.New(m.Spec.Label.Type), stale: true}
+	}
+	return s
+}
+
+// step runs one event and its effects. mu is held.
+func (j *job) step(ev *Event) {
+	for _, e := range j.core.Step(ev) {
+		switch e.Kind {
+		case Restore:
+			j.restore(e.Generation)
+		case Apply:
+			j.apply(e.Payload.(*PushRequest), e.Before)
+		default:
+			c := j.calls[e.ID]
+			if c == nil {
+				continue // its caller gave up waiting
+			}
+			delete(j.calls, e.ID)
+			var err error
+			switch e.Kind {
+			case Refuse:
+				err = e.Err
+			case Serve:
+				err = j.read(c.pull, c.reply)
+			case Fenced:
+				c.held = e.Held
+			case Capture:
+				c.image, err = j.capture()
+			}
+			c.done <- err
+		}
+	}
+}
+
+var calls = sync.Pool{New: func() any { return &call{done: make(chan error, 1)} }}
+
+// do runs an event that has an answer and waits for it.
+func (j *job) do(ctx context.Context, ev *Event, c *call) error {
+	j.mu.Lock()
+	j.nextID++
+	ev.ID = j.nextID
+	j.calls[ev.ID] = c
+	j.step(ev)
+	j.mu.Unlock()
+	select {
+	case err := <-c.done:
+		return err
+	default:
+	}
+	select {
+	case err := <-c.done:
+		return err
+	case <-ctx.Done():
+		j.mu.Lock()
+		delete(j.calls, ev.ID)
+		j.mu.Unlock()
+		select { // answered meanwhile: the answer counts
+		case err := <-c.done:
+			return err
+		default:
+			return fmt.Errorf("ps: %w: %w", tidemill.ErrUnavailable, ctx.Err())
+		}
+	}
+}
+
+// read serves a pull from the current state. mu is held.
+func (j *job) read(req *PullRequest, into *PullReply) error {
+	v := len(j.shards)
+	into.Home = nil
+	if h := j.homeShard(); h != nil && j.model.Plan.Learns() {
+		if h.stale {
+			var err error
+			if h.public, err = h.transforms.AppendPublic(nil); err != nil {
+				return err
+			}
+			h.stale = false
+		}
+		into.Home = h.public
+	}
+	if req.Bare {
+		return nil
+	}
+	if len(req.IDs) != len(j.model.Layout.Tables) {
+		return fmt.Errorf("ps: pull of %d tables, the model has %d: %w", len(req.IDs), len(j.model.Layout.Tables), tidemill.ErrInvalid)
+	}
+	for len(into.Rows) < len(req.IDs) {
+		into.Rows = append(into.Rows, nil)
+	}
+	into.Rows = into.Rows[:len(req.IDs)]
+	for t, ids := range req.IDs {
+		dim := j.model.Layout.Tables[t].Dim
+		rows := slices.Grow(into.Rows[t][:0], len(ids)*dim)[:len(ids)*dim]
+		into.Rows[t] = rows
+		for i, id := range ids {
+			s := j.shards[tidemill.ShardOf(id, v)]
+			if s == nil {
+				return fmt.Errorf("ps: id of a shard that another ps owns: %w", tidemill.ErrFenced)
+			}
+			s.tables[t].weights(rows[i*dim:(i+1)*dim], id)
+		}
+	}
+	n := 0
+	for _, s := range j.owned {
+		for _, b := range s.blocks {
+			if n == len(into.Blocks) {
+				into.Blocks = append(into.Blocks, Block{})
+			}
+			d := &into.Blocks[n]
+			d.Tensor, d.Index = b.Tensor, b.Block.Block
+			d.Values = append(d.Values[:0], b.Weight...)
+			n++
+		}
+	}
+	into.Blocks = into.Blocks[:n]
+	return nil
+}
+
+// check refuses a push that does not fit the model before it reaches the core, so that a
+// buffered entry can always be applied.
+func (j *job) check(req *PushRequest) error {
+	bad := func(format string, args ...any) error {
+		return fmt.Errorf("ps: push: "+format+": %w", append(args, tidemill.ErrInvalid)...)
+	}
+	tables := j.model.Layout.Tables
+	if len(req.IDs) != len(tables) || len(req.Grads) != len(tables) {
+		return bad("%d tables, the model has %d", len(req.IDs), len(tables))
+	}
+	if req.Range.Empty() || req.Examples < 0 {
+		return bad("range %v with %d examples", req.Range, req.Examples)
+	}
+	for t, ids := range req.IDs {
+		if len(req.Grads[t]) != len(ids)*tables[t].Dim {
+			return bad("table %q has %d values for %d rows of %d", tables[t].Name, len(req.Grads[t]), len(ids), tables[t].Dim)
+		}
+		for _, id := range ids {
+			if j.shards[tidemill.ShardOf(id, len(j.shards))] == nil {
+				return bad("an id of a shard that another ps owns")
+			}
+		}
+	}
+	for _, b := range req.Blocks {
+		own := j.block(b.Tensor, b.Index)
+		if own == nil || len(own.Weight) != len(b.Values) {
+			return bad("block %d of tensor %d with %d values", b.Index, b.Tensor, len(b.Values))
+		}
+	}
+	if req.Tag != nil && j.homeShard() == nil {
+		return bad("a tag, and another ps owns the home shard")
+	}
+	return nil
+}
+
+func (j *job) block(tensor, index int) *block {
+	if tensor < 0 || tensor >= len(j.model.Layout.Tensors) {
+		return nil
+	}
+	s := j.shards[tidemill.BlockShard(j.model.Layout.Tensors[tensor].Name, index, len(j.shards))]
+	if s == nil {
+		return nil
+	}
+	for _, b := range s.blocks {
+		if b.Tensor == tensor && b.Block.Block == index {
+			return b
+		}
+	}
+	return nil
+}
+
+func (j *job) homeShard() *home {
+	if s := j.shards[tidemill.HomeShard(len(j.shards))]; s != nil {
+		return s.home
+	}
+	return nil
+}
+
+// apply applies a push. mu is held; check has passed.
+func (j *job) apply(req *PushRequest, before int64) {
+	o := &j.model.Spec.Optimizer
+	k := req.Examples
+	scale := optim.Scale(o.Sparse.Schedule, before)
+	v := len(j.shards)
+	for t, ids := range req.IDs {
+		dim := j.model.Layout.Tables[t].Dim
+		grads := req.Grads[t]
+		for i, id := range ids {
+			j.shards[tidemill.ShardOf(id, v)].tables[t].apply(id, grads[i*dim:(i+1)*dim], scale, before, k)
+		}
+	}
+	scale = optim.Scale(o.Dense.Schedule, before)
+	decay := j.model.Decay()
+	for _, b := range req.Blocks {
+		j.block(b.Tensor, b.Index).apply(j.model.Dense, b.Values, scale, decay, before, k)
+	}
+	if req.Tag != nil {
+		j.homeShard().apply(req)
+	}
+}
+
+func (h *home) apply(req *PushRequest) {
+	tag := req.Tag
+	if len(tag.Transforms) > 0 {
+		// A delta comes from the same plan; one that does not decode is a bug of ours, and the
+		// state stays as it is on every shard alike.
+		if err := h.transforms.Merge(tag.Transforms); err == nil {
+			h.stale = true
+		}
+	}
+	_ = h.progress.Add(req.Partition, req.Range.First, tag.Outcomes)
+	for len(h.notes.EventMax) <= req.Partition {
+		h.notes.EventMax = append(h.notes.EventMax, 0)
+	}
+	h.notes.EventMax[req.Partition] = max(h.notes.EventMax[req.Partition], tag.EventMax)
+	h.notes.Bad = append(h.notes.Bad, tag.Bad...)
+}
+
+// capture freezes the state copy-on-write. mu is held.
+func (j *job) capture() (*capture, error) {
+	c := &capture{layout: j.model.Layout}
+	for _, s := range j.owned {
+		img := snapshot.ShardImage{Shard: s.number}
+		images := make([]image, len(s.tables))
+		for t, tab := range s.tables {
+			images[t] = tab.capture()
+			c.tables = append(c.tables, tab)
+		}
+		img.Pages = func(t int) iter.Seq2[[]uint64, []float32] { return images[t].all() }
+		for _, b := range s.blocks {
+			b.shared = true
+			img.Blocks = append(img.Blocks, b.Block)
+		}
+		if s.home != nil {
+			var err error
+			if img.Aux, c.home, err = s.home.capture(); err != nil {
+				return nil, err
+			}
+		}
+		c.shards = append(c.shards, img)
+	}
+	c.release = func() {
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		for _, t := range c.tables {
+			t.release()
+		}
+	}
+	return c, nil
+}
+
+func (h *home) capture() (map[string][]byte, *Home, error) {
+	state, err := h.transforms.AppendBinary(nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	public, err := h.transforms.AppendPublic(nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	prog, err := h.progress.AppendBinary(nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	facts, err := json.Marshal(&h.notes)
+	if err != nil {
+		return nil, nil, err
+	}
+	aux := map[string][]byte{snapshot.AuxTransforms: state, auxProgress: prog, auxNotes: facts}
+	return aux, &Home{
+		Progress: prog, Transforms: public,
+		EventMax: slices.Clone(h.notes.EventMax), Bad: slices.Clone(h.notes.Bad),
+	}, nil
+}
+
+// loader fills shards that are not yet visible to anyone from a snapshot's parts.
+type loader struct {
+	model  *model.Model
+	shards []*shard
+}
+
+func (l *loader) Rows(s, table int, ids []uint64, rows []float32) error {
+	t := l.shards[s].tables[table]
+	w := t.width
+	for i, id := range ids {
+		t.add(id, rows[i*w:(i+1)*w])
+	}
+	return nil
+}
+
+func (l *loader) Block(s int, b snapshot.Block) error {
+	for _, own := range l.shards[s].blocks {
+		if own.Tensor == b.Tensor && own.Block.Block == b.Block {
+			if len(own.State) != len(b.State) || len(own.Weight) != len(b.Weight) {
+				return fmt.Errorf("ps: restore: block %d of tensor %d has another size: %w", b.Block, b.Tensor, tidemill.ErrCorrupt)
+			}
+			copy(own.Weight, b.Weight)
+			copy(own.State, b.State)
+			copy(own.Average, b.Average)
+			own.At = b.At
+			return nil
+		}
+	}
+	return fmt.Errorf("ps: restore: block %d of tensor %d belongs to another shard: %w", b.Block, b.Tensor, tidemill.ErrCorrupt)
+}
+
+func (l *loader) Aux(s int, name string, data []byte) error {
+	h := l.shards[s].home
+	if h == nil {
+		return nil
+	}
+	var err error
+	switch name {
+	case snapshot.AuxTransforms:
+		h.transforms, err = l.model.Plan.LoadState(data)
+		h.stale = true
+	case auxProgress:
+		h.progress, err = progress.Load(data)
+	case auxNotes:
+		h.notes = notes{}
+		if err = json.Unmarshal(data, &h.notes); err != nil {
+			err = fmt.Errorf("ps: restore: notes: %w: %w", tidemill.ErrCorrupt, err)
+		}
+	}
+	return err
+}

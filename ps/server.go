@@ -1,0 +1,288 @@
+package ps
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"gocloud.dev/blob"
+
+	"github.com/tidemill/tidemill"
+	"github.com/tidemill/tidemill/internal/model"
+	"github.com/tidemill/tidemill/internal/snapshot"
+)
+
+// Config of a Server.
+type Config struct {
+	Member string       // this process's id in assignments
+	Bucket *blob.Bucket // where snapshots are; the caller closes it
+	Logger *slog.Logger
+	// Alive reports whether this process still holds its session lease by its own clock. A
+	// server that is not alive refuses to apply or to write.
+	Alive func() bool
+}
+
+// Server owns the shards that assignments give to its member. It is the in-process form of
+// Service; Register offers it over gRPC.
+type Server struct {
+	cfg Config
+
+	mu   sync.Mutex
+	jobs map[string]*job
+
+	restores sync.WaitGroup
+}
+
+// New returns a server without jobs.
+func New(cfg Config) *Server {
+	if cfg.Alive == nil {
+		cfg.Alive = func() bool { return true }
+	}
+	return &Server{cfg: cfg, jobs: map[string]*job{}}
+}
+
+// Run follows assignments until ctx ends or the channel is closed, and returns once no
+// restore is under way. A job whose state is terminal, or of which no shard is this member's,
+// is dropped.
+func (s *Server) Run(ctx context.Context, assignments <-chan tidemill.Assignment) error {
+	defer s.restores.Wait()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case a, ok := <-assignments:
+			if !ok {
+				return nil
+			}
+			s.assign(ctx, a)
+		}
+	}
+}
+
+func (s *Server) assign(ctx context.Context, a tidemill.Assignment) {
+	mine := 0
+	for _, o := range a.Shards {
+		if o.Member == s.cfg.Member {
+			mine++
+		}
+	}
+	s.mu.Lock()
+	j := s.jobs[a.Job]
+	if mine == 0 || a.State != tidemill.JobRunning && a.State != tidemill.JobPaused {
+		delete(s.jobs, a.Job)
+		s.mu.Unlock()
+		if j != nil { // wake whoever waits for a round that will not come
+			j.mu.Lock()
+			j.step(&Event{Kind: Assign, Generation: a.Generation + 1})
+			j.mu.Unlock()
+		}
+		return
+	}
+	if j == nil {
+		j = &job{name: a.Job, calls: map[uint64]*call{}, core: NewCore(a.Spec.Train.Staleness)}
+		j.restore = func(generation uint64) {}
+		s.jobs[a.Job] = j
+	}
+	s.mu.Unlock()
+
+	epochs := make([]uint64, len(a.Partitions))
+	for p, o := range a.Partitions {
+		epochs[p] = o.Epoch
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if a.Seq <= j.assigned.Seq {
+		return
+	}
+	j.assigned = a
+	j.restore = func(generation uint64) {
+		s.restores.Add(1)
+		go func() {
+			defer s.restores.Done()
+			s.restore(ctx, j, a)
+		}()
+	}
+	j.step(&Event{Kind: Assign, Generation: a.Generation, Epochs: epochs})
+}
+
+// restore loads this member's shards as of the assignment's snapshot and installs them,
+// unless a newer generation has begun meanwhile.
+func (s *Server) restore(ctx context.Context, j *job, a tidemill.Assignment) {
+	log := s.cfg.Logger.With("job", a.Job, "generation", a.Generation)
+	m, shards, err := s.load(ctx, a)
+	if err != nil {
+		// The trainer sees a ps that never becomes ready and says so; trying again by
+		// ourselves would hide a damaged snapshot.
+		log.Error("cannot restore shards", "snapshot", a.Snapshot, "err", err)
+		return
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if g, ready := j.core.Generation(); g != a.Generation || ready {
+		return
+	}
+	j.model, j.shards, j.owned = m, shards, j.owned[:0]
+	for _, sh := range shards {
+		if sh != nil {
+			j.owned = append(j.owned, sh)
+		}
+	}
+	j.step(&Event{Kind: Restored, Generation: a.Generation, Cut: a.Cut, Round: a.Round, Examples: a.Examples})
+	log.Info("shards restored", "shards", len(j.owned), "snapshot", a.Snapshot, "examples", a.Examples)
+}
+
+func (s *Server) load(ctx context.Context, a tidemill.Assignment) (*model.Model, []*shard, error) {
+	schema, err := model.DecodeSchema(a.Schema)
+	if err != nil {
+		return nil, nil, err
+	}
+	m, err := model.Compile(&a.Spec, schema)
+	if err != nil {
+		return nil, nil, err
+	}
+	shards := make([]*shard, len(a.Shards))
+	for i, o := range a.Shards {
+		if o.Member == s.cfg.Member {
+			shards[i] = newShard(m, i, len(shards))
+		}
+	}
+	if a.Snapshot == 0 {
+		return m, shards, nil
+	}
+	chain, err := snapshot.Snapshots(s.cfg.Bucket, a.Job)
+	if err != nil {
+		return nil, nil, err
+	}
+	man, err := snapshot.ReadManifest(ctx, chain, a.Snapshot)
+	if err != nil {
+		return nil, nil, err
+	}
+	want := func(shard int) bool { return shard < len(shards) && shards[shard] != nil }
+	return m, shards, snapshot.ReadParts(ctx, s.cfg.Bucket, man.Parts, m.Layout, want, &loader{m, shards})
+}
+
+func (s *Server) job(name string) (*job, error) {
+	s.mu.Lock()
+	j := s.jobs[name]
+	s.mu.Unlock()
+	if j == nil {
+		return nil, fmt.Errorf("ps: job %q has no shard here: %w", name, tidemill.ErrNotReady)
+	}
+	return j, nil
+}
+
+// own returns the job if this process may still act for it.
+func (s *Server) own(name string) (*job, error) {
+	if !s.cfg.Alive() {
+		return nil, fmt.Errorf("ps: this process has lost its session lease: %w", tidemill.ErrFenced)
+	}
+	return s.job(name)
+}
+
+// Pull implements Service.
+func (s *Server) Pull(ctx context.Context, req *PullRequest, into *PullReply) error {
+	j, err := s.own(req.Job)
+	if err != nil {
+		return err
+	}
+	c := calls.Get().(*call)
+	c.pull, c.reply = req, into
+	err = j.do(ctx, &Event{
+		Kind: Pull, Generation: req.Generation, Partition: req.Partition, Epoch: req.Epoch, Round: req.Round,
+	}, c)
+	c.pull, c.reply = nil, nil
+	calls.Put(c)
+	return err
+}
+
+// Push implements Service.
+func (s *Server) Push(ctx context.Context, req *PushRequest) error {
+	j, err := s.own(req.Job)
+	if err != nil {
+		return err
+	}
+	j.mu.Lock()
+	if g, ready := j.core.Generation(); ready && g == req.Generation {
+		err = j.check(req)
+	}
+	j.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	c := calls.Get().(*call)
+	err = j.do(ctx, &Event{
+		Kind: Push, Generation: req.Generation, Partition: req.Partition, Epoch: req.Epoch, Round: req.Round,
+		Range: req.Range, Floor: req.Floor, Members: req.Members, Examples: req.Examples, Payload: req,
+	}, c)
+	calls.Put(c)
+	return err
+}
+
+// Fence implements Service.
+func (s *Server) Fence(ctx context.Context, req *FenceRequest) (Held, error) {
+	j, err := s.own(req.Job)
+	if err != nil {
+		return Held{}, err
+	}
+	c := calls.Get().(*call)
+	err = j.do(ctx, &Event{Kind: Fence, Generation: req.Generation, Partition: req.Partition, Epoch: req.Epoch}, c)
+	held := c.held
+	calls.Put(c)
+	return held, err
+}
+
+// Snapshot implements Service.
+func (s *Server) Snapshot(ctx context.Context, req *SnapshotRequest, marked func()) (Written, error) {
+	j, err := s.own(req.Job)
+	if err != nil {
+		return Written{}, err
+	}
+	c := &call{done: make(chan error, 1)}
+	if err := j.do(ctx, &Event{Kind: Snapshot, Generation: req.Generation, Round: req.Round, Cut: req.Cut}, c); err != nil {
+		return Written{}, err
+	}
+	defer c.image.release()
+	marked()
+	j.mu.Lock()
+	epoch := j.assigned.Seq
+	j.mu.Unlock()
+	prefix, err := snapshot.PartName{
+		Job: req.Job, Number: req.Number, Generation: req.Generation, Epoch: epoch, Attempt: 1, Member: s.cfg.Member,
+	}.Prefix()
+	if err != nil {
+		return Written{}, err
+	}
+	if !s.cfg.Alive() {
+		return Written{}, fmt.Errorf("ps: this process has lost its session lease: %w", tidemill.ErrFenced)
+	}
+	part, err := snapshot.WritePart(ctx, s.cfg.Bucket, prefix, c.image.layout, c.image.shards)
+	return Written{Part: part, Home: c.image.home}, err
+}
+
+// Status implements Service.
+func (s *Server) Status(_ context.Context, name string) (Status, error) {
+	j, err := s.job(name)
+	if err != nil {
+		return Status{}, err
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	st := Status{Round: j.core.Round(), Examples: j.core.Examples(), Cut: j.core.Cut(), Shards: len(j.owned)}
+	st.Generation, st.Ready = j.core.Generation()
+	if !st.Ready {
+		return st, nil
+	}
+	for _, sh := range j.owned {
+		for _, t := range sh.tables {
+			st.Rows += int64(t.n)
+			st.Overflow += t.overflow
+		}
+		if sh.home != nil {
+			if st.Progress, err = sh.home.progress.AppendBinary(nil); err != nil {
+				return st, err
+			}
+		}
+	}
+	return st, nil
+}

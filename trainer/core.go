@@ -1,0 +1,812 @@
+package trainer
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/tidemill/tidemill"
+)
+
+// Core is the protocol of one job at its leading trainer: who owns what, which batches make
+// up each round, when a cut is taken, and when everything goes back to one. It is a step
+// function (state, event) → (state, effects) without I/O, clock or goroutine; the simulator
+// and the runner use the same one.
+type Core struct {
+	cfg CoreConfig
+
+	phase   phase
+	asg     tidemill.Assignment // as last written, or being written
+	writing bool                // an assignment is on its way to the records
+	dirty   bool                // another one is needed after it
+
+	workers map[string]int // alive, with slots
+	ps      []string       // alive, sorted
+	psIDs   []string       // those that own shards
+
+	parts   []part
+	partsOf uint64 // the generation that parts are of
+	round   int64  // next round to grant
+	rows    int64  // granted since the last cut
+	tail    tidemill.Rounds
+	sched   tidemill.Rounds // since the last cut: becomes the manifest's schedule
+	number  int64           // next number in the snapshot chain
+	wanted  bool            // a cut was asked for
+	bar     *barrier
+	spread  bool // a ps waits for shards: change owners at the next cut
+	paused  bool
+	ending  string // terminal state to reach after the next cut
+
+	out []Effect
+}
+
+type phase uint8
+
+const (
+	phaseIdle      phase = iota // not leading
+	phaseFencing                // a fence record is being appended
+	phaseAssigning              // waiting for members, or for the record to be written
+	phaseRunning
+	phaseOver
+)
+
+// CoreConfig is what the core needs to know of a job.
+type CoreConfig struct {
+	Staleness  int
+	Batch      int64
+	Window     int64 // rows granted ahead of what is acknowledged, at least two batches
+	Every      int64 // rows between cuts; 0: only when asked
+	Partitions int
+	Shards     int
+	End        tidemill.Cut // of a bounded job; nil otherwise
+}
+
+// part is one partition as the trainer sees it.
+type part struct {
+	owner  tidemill.Owner
+	joined bool  // the owner has fenced its predecessor
+	next   int64 // granted below
+	acked  int64 // on every ps below
+	offers []Offer
+	atEnd  bool  // no row beyond next, as last heard
+	issued int64 // batches granted and acknowledged in this generation (staleness n)
+	done   int64
+}
+
+// Offer is Count batches that a worker can take next: batch k is [First+k·Step, First+(k+1)·Step).
+type Offer struct {
+	First, Step, Count int64
+}
+
+type barrier struct {
+	number   int64
+	cut      tidemill.Cut
+	round    int64
+	marked   map[string]bool
+	written  map[string]bool
+	sched    tidemill.Rounds
+	commits  bool
+	handover bool // owners change once it is committed
+}
+
+// EventKind says what happened.
+type EventKind uint8
+
+// Events.
+const (
+	// Lead: this trainer leads the job and has read its record (Assignment; a zero one means
+	// a new job whose Assignment carries spec, schema, cut and identity).
+	Lead EventKind = iota + 1
+	// Recovered: the fence record is appended; Number is the next free number, and
+	// Assignment's Snapshot, Cut, Round, Examples and Generation say where to go back to and
+	// the largest generation found anywhere.
+	Recovered
+	// Members: who holds a session lease now: Workers (with slots) and PS.
+	Members
+	// Assigned: the record was written. NotAssigned: somebody else wrote it; this trainer no
+	// longer leads.
+	Assigned
+	NotAssigned
+	// Report from a worker about Partition.
+	ReportIn
+	// Marked, Written: ps Member has captured, or written, snapshot Number.
+	Marked
+	Written
+	// Committed: the manifest of Number is in the chain. Beaten: its number was taken.
+	Committed
+	Beaten
+	// Lost: ps Member could not take part in snapshot Number.
+	Lost
+	// Due asks for a cut now.
+	Due
+	// Pause, Resume, Stop (with Final, a terminal state).
+	Pause
+	Resume
+	Stop
+)
+
+// Event is one input of the core. Fields that a kind does not name are ignored.
+type Event struct {
+	Kind       EventKind
+	Assignment tidemill.Assignment
+	Number     int64
+	Member     string
+	Workers    map[string]int
+	PS         []string
+	Report     Report
+	Final      string
+}
+
+// Report is what a worker tells the trainer about a partition it owns.
+type Report struct {
+	Generation uint64 `json:"generation"`
+	Partition  int    `json:"partition"`
+	Epoch      uint64 `json:"epoch"`
+	// Joined: the predecessor is fenced and everything below Next is held by every ps; also
+	// said again by an owner that was cut off. Grants from Next on are repeated.
+	Joined bool  `json:"joined,omitempty"`
+	Next   int64 `json:"next"`
+	// Acked: every ps has everything below.
+	Acked int64 `json:"acked"`
+	// Offers are batches that can be read from the newest offered or granted offset on.
+	Offers []Offer `json:"offers,omitempty"`
+	// AtEnd: the worker has nothing to offer from End on now.
+	AtEnd bool  `json:"at_end,omitempty"`
+	End   int64 `json:"end,omitempty"`
+	// Torn: some ps have applied what others do not have; only a rewind helps.
+	Torn bool `json:"torn,omitempty"`
+	// Fault is a failure that trying again will not mend; the job fails with it.
+	Fault string `json:"fault,omitempty"`
+}
+
+// EffectKind says what the runner has to do.
+type EffectKind uint8
+
+// Effects.
+const (
+	// AppendFence appends a fence record, then reports Recovered.
+	AppendFence EffectKind = iota + 1
+	// WriteAssignment writes the record by compare-and-set, then reports Assigned or
+	// NotAssigned.
+	WriteAssignment
+	// Grant sends Run to Member for Partition.
+	Grant
+	// TakeSnapshot asks every ps of PS for snapshot Number at Cut, after Round.
+	TakeSnapshot
+	// Commit writes the manifest of Number, then reports Committed or Beaten.
+	Commit
+	// Depose stops leading: somebody else does.
+	Depose
+)
+
+// Effect is one output of the core, to be carried out in order.
+type Effect struct {
+	Kind       EffectKind
+	Assignment tidemill.Assignment
+	Member     string
+	Partition  int
+	Run        tidemill.Run
+	Number     int64
+	Round      int64
+	Cut        tidemill.Cut
+	PS         []string
+	Schedule   tidemill.Rounds
+}
+
+// NewCore returns a core that does not lead yet.
+func NewCore(cfg CoreConfig) *Core {
+	cfg.Window = max(cfg.Window, 2*cfg.Batch)
+	return &Core{cfg: cfg, workers: map[string]int{}}
+}
+
+// Assignment returns the newest assignment this core wrote or is writing.
+func (c *Core) Assignment() tidemill.Assignment { return c.asg }
+
+// Running reports whether training may go on.
+func (c *Core) Running() bool { return c.phase == phaseRunning && !c.paused }
+
+// Step applies an event. The returned effects are valid until the next Step.
+func (c *Core) Step(ev *Event) []Effect {
+	c.out = c.out[:0]
+	if c.phase == phaseOver {
+		return nil
+	}
+	switch ev.Kind {
+	case Lead:
+		c.asg = ev.Assignment
+		c.paused = c.asg.State == tidemill.JobPaused
+		c.rewind()
+	case Recovered:
+		c.recovered(ev)
+	case Members:
+		c.members(ev)
+	case Assigned:
+		c.writing = false
+		if c.dirty {
+			c.write()
+		} else if c.phase == phaseAssigning {
+			c.phase = phaseRunning
+		}
+		if isTerminal(c.asg.State) && !c.writing {
+			c.phase = phaseOver
+		}
+	case NotAssigned:
+		c.depose()
+	case Beaten:
+		// A number taken after our own rewind was taken by our own fence record.
+		if c.bar != nil && c.bar.number == ev.Number {
+			c.depose()
+		}
+	case ReportIn:
+		c.report(&ev.Report)
+	case Marked:
+		if c.bar != nil && c.bar.number == ev.Number {
+			c.bar.marked[ev.Member] = true
+		}
+	case Written:
+		c.written(ev)
+	case Committed:
+		c.committed(ev)
+	case Lost:
+		if c.bar != nil && c.bar.number == ev.Number {
+			c.rewind()
+		}
+	case Due:
+		c.wanted = c.wanted || c.rows > 0
+	case Pause:
+		if !c.paused {
+			c.paused, c.wanted = true, c.wanted || c.rows > 0
+			c.asg.State = tidemill.JobPaused
+			c.write()
+		}
+	case Resume:
+		if c.paused {
+			c.paused = false
+			c.asg.State = tidemill.JobRunning
+			c.write()
+		}
+	case Stop:
+		c.stop(ev.Final)
+	}
+	if c.phase == phaseRunning {
+		c.schedule()
+	}
+	return c.out
+}
+
+func isTerminal(state string) bool {
+	return state == tidemill.JobFinished || state == tidemill.JobFailed || state == tidemill.JobCancelled
+}
+
+func (c *Core) depose() {
+	c.phase = phaseOver
+	c.emit(Effect{Kind: Depose})
+}
+
+func (c *Core) emit(e Effect) { c.out = append(c.out, e) }
+
+// rewind gives up everything after the last committed cut. The fence record makes sure that
+// no commit of ours or of a predecessor can still come in after we have looked which it is.
+func (c *Core) rewind() {
+	if c.phase == phaseFencing {
+		return
+	}
+	c.phase = phaseFencing
+	c.bar, c.tail, c.sched, c.rows, c.wanted = nil, nil, nil, 0, false
+	c.emit(Effect{Kind: AppendFence})
+}
+
+func (c *Core) recovered(ev *Event) {
+	if c.phase != phaseFencing {
+		return
+	}
+	r := &ev.Assignment
+	c.number = ev.Number
+	c.asg.Generation = max(c.asg.Generation, r.Generation) + 1
+	c.asg.Snapshot, c.asg.Cut, c.asg.Round, c.asg.Examples = r.Snapshot, r.Cut.Clone(), r.Round, r.Examples
+	c.round = r.Round + 1
+	c.phase = phaseAssigning
+	// Shards may only move when everything is restored anyway.
+	c.asg.Shards = nil
+	for i := range c.asg.Partitions {
+		c.asg.Partitions[i] = tidemill.Owner{}
+	}
+	c.place(true)
+}
+
+func (c *Core) members(ev *Event) {
+	c.workers = ev.Workers
+	c.ps = slices.Clone(ev.PS)
+	slices.Sort(c.ps)
+	switch c.phase {
+	case phaseIdle, phaseFencing, phaseOver:
+		return
+	}
+	for _, o := range c.asg.Shards {
+		if o.Member != "" && !slices.Contains(c.ps, o.Member) {
+			c.rewind()
+			return
+		}
+	}
+	c.place(false)
+}
+
+// place fills in owners. fresh also places shards; otherwise only partitions move, and a ps
+// without shards waits for the next cut.
+func (c *Core) place(fresh bool) {
+	if len(c.workers) == 0 || len(c.ps) == 0 {
+		if !fresh || c.asg.Shards == nil {
+			c.parked()
+			return
+		}
+	}
+	a := &c.asg
+	changed := fresh
+	seq := a.Seq + 1
+	if a.Shards == nil {
+		owners := Place(c.cfg.Shards, c.ps, nil, c.lastShards())
+		a.Shards = make([]tidemill.Owner, len(owners))
+		for i, m := range owners {
+			a.Shards[i] = tidemill.Owner{Member: m, Epoch: seq}
+		}
+		c.spread = false
+		changed = true
+	} else {
+		want := Place(c.cfg.Shards, c.ps, nil, c.lastShards())
+		c.spread = !slices.EqualFunc(want, a.Shards, func(m string, o tidemill.Owner) bool { return m == o.Member })
+	}
+	if len(a.Partitions) != c.cfg.Partitions {
+		a.Partitions = make([]tidemill.Owner, c.cfg.Partitions)
+	}
+	prev := make([]string, len(a.Partitions))
+	for i, o := range a.Partitions {
+		prev[i] = o.Member
+	}
+	names := make([]string, 0, len(c.workers))
+	for w := range c.workers {
+		names = append(names, w)
+	}
+	for i, m := range Place(c.cfg.Partitions, names, c.workers, prev) {
+		if a.Partitions[i].Member != m || fresh {
+			a.Partitions[i] = tidemill.Owner{Member: m, Epoch: seq}
+			changed = true
+		}
+	}
+	if changed {
+		c.write()
+	}
+}
+
+// parked gives partitions of dead workers to nobody, so that a returning worker of the same
+// name starts with a new epoch.
+func (c *Core) parked() {
+	for i, o := range c.asg.Partitions {
+		if _, ok := c.workers[o.Member]; !ok && o.Member != "" {
+			c.asg.Partitions[i] = tidemill.Owner{}
+			if i < len(c.parts) {
+				c.parts[i].joined = false
+			}
+		}
+	}
+}
+
+func (c *Core) lastShards() []string {
+	prev := make([]string, len(c.asg.Shards))
+	for i, o := range c.asg.Shards {
+		prev[i] = o.Member
+	}
+	return prev
+}
+
+// write sends the assignment to the records, or again once the one on its way has arrived.
+func (c *Core) write() {
+	if c.writing {
+		c.dirty = true
+		return
+	}
+	c.dirty = false
+	c.asg.Seq++
+	if c.asg.State == "" || c.asg.State == tidemill.JobSubmitted || c.asg.State == tidemill.JobValidating {
+		c.asg.State = tidemill.JobRunning
+	}
+	// Epochs handed out since the last write are this write's number.
+	for i := range c.asg.Partitions {
+		if o := &c.asg.Partitions[i]; o.Epoch > c.asg.Seq {
+			o.Epoch = c.asg.Seq
+		}
+	}
+	c.adopt()
+	c.psIDs = c.asg.PSes()
+	a := c.asg
+	a.Partitions, a.Shards, a.Cut = slices.Clone(a.Partitions), slices.Clone(a.Shards), a.Cut.Clone()
+	c.writing = true
+	c.emit(Effect{Kind: WriteAssignment, Assignment: a})
+}
+
+// adopt makes parts agree with the assignment: a new generation starts from its cut, a new
+// owner has to join.
+func (c *Core) adopt() {
+	if c.partsOf != c.asg.Generation {
+		c.partsOf = c.asg.Generation
+		c.parts = make([]part, c.cfg.Partitions)
+		for p := range c.parts {
+			if p < len(c.asg.Cut) {
+				c.parts[p].next, c.parts[p].acked = c.asg.Cut[p], c.asg.Cut[p]
+			}
+		}
+	}
+	for p := range c.parts {
+		q := &c.parts[p]
+		if q.owner != c.asg.Partitions[p] {
+			q.owner = c.asg.Partitions[p]
+			q.joined, q.atEnd, q.offers = false, false, nil
+		}
+	}
+}
+
+func (c *Core) stop(final string) {
+	if final == tidemill.JobFinished {
+		c.ending = final
+		c.wanted = true
+		return
+	}
+	c.asg.State = final
+	c.bar = nil
+	c.write()
+}
+
+func (c *Core) report(r *Report) {
+	if r.Generation != c.asg.Generation || r.Partition < 0 || r.Partition >= len(c.parts) || c.phase == phaseFencing {
+		return
+	}
+	p := &c.parts[r.Partition]
+	if r.Epoch != p.owner.Epoch {
+		return
+	}
+	switch {
+	case r.Fault != "":
+		c.asg.Reason = r.Fault
+		c.stop(tidemill.JobFailed)
+		return
+	case r.Torn:
+		c.rewind()
+		return
+	case r.Joined:
+		// Also from an owner that was cut off from us: what it was granted may be lost.
+		if !p.joined {
+			p.joined, p.offers, p.atEnd = true, nil, false
+		}
+		c.ack(p, r.Next)
+		c.regrant(r.Partition, r.Next)
+	}
+	if !p.joined {
+		return
+	}
+	c.ack(p, r.Acked)
+	known := p.next
+	for _, o := range p.offers {
+		known = o.First + o.Step*o.Count
+	}
+	for _, o := range r.Offers {
+		// A repeated report offers again what is known; take what is new.
+		if o.Step <= 0 || o.Count <= 0 {
+			continue
+		}
+		if o.First < known {
+			skip := (known - o.First) / o.Step
+			if (known-o.First)%o.Step != 0 || skip >= o.Count {
+				continue
+			}
+			o.First += skip * o.Step
+			o.Count -= skip
+		}
+		if o.First != known {
+			continue
+		}
+		p.offers = append(p.offers, o)
+		known += o.Step * o.Count
+	}
+	// The end counts only if it was seen from where the trainer stands now.
+	p.atEnd = r.AtEnd && r.End == known
+}
+
+func (c *Core) ack(p *part, below int64) {
+	if below > p.acked {
+		p.acked = below
+	}
+}
+
+// regrant repeats what was granted to a partition's former owner and not finished by it.
+func (c *Core) regrant(partition int, next int64) {
+	for _, run := range c.tail {
+		q, ok := run.Part(partition)
+		if !ok {
+			continue
+		}
+		skip := int64(0)
+		if next > q.First {
+			skip = (next - q.First) / q.Step
+		}
+		if skip >= run.Count {
+			continue
+		}
+		c.emit(Effect{Kind: Grant, Member: c.parts[partition].owner.Member, Partition: partition, Run: cutRun(run, skip)})
+	}
+}
+
+// cutRun returns run without its first k batches.
+func cutRun(run tidemill.Run, k int64) tidemill.Run {
+	parts := slices.Clone(run.Parts)
+	for i := range parts {
+		parts[i].First += k * parts[i].Step
+	}
+	return tidemill.Run{Round: run.Round + k, Count: run.Count - k, Parts: parts}
+}
+
+// schedule grants what may be granted, and takes a cut when one is due.
+func (c *Core) schedule() {
+	if c.writing {
+		return
+	}
+	c.trim()
+	if c.bar != nil && len(c.bar.marked) < len(c.psIDs) {
+		return // draining to the cut
+	}
+	if c.bar != nil && c.bar.handover {
+		return // the next generation begins at this cut
+	}
+	if c.cutDue() {
+		if c.bar == nil {
+			c.takeCut()
+		}
+		return
+	}
+	if c.paused {
+		return
+	}
+	if c.cfg.Staleness == 0 {
+		c.grantRounds()
+	} else {
+		c.grantFree()
+	}
+	if c.bar == nil && c.cutDue() {
+		c.takeCut()
+	}
+}
+
+// finished reports whether a bounded job has granted everything.
+func (c *Core) finished() bool {
+	if c.cfg.End == nil {
+		return false
+	}
+	for p := range c.parts {
+		if p < len(c.cfg.End) && c.parts[p].next < c.cfg.End[p] {
+			return false
+		}
+	}
+	return true
+}
+
+// end returns the terminal state that the next cut leads to, if any.
+func (c *Core) end() string {
+	if c.ending == "" && c.finished() {
+		return tidemill.JobFinished
+	}
+	return c.ending
+}
+
+func (c *Core) cutDue() bool {
+	switch {
+	case c.end() != "":
+		return true
+	case c.rows == 0:
+		return c.spread && c.wanted
+	}
+	return c.wanted || c.spread || c.cfg.Every > 0 && c.rows >= c.cfg.Every
+}
+
+func (c *Core) takeCut() {
+	cut := make(tidemill.Cut, len(c.parts))
+	for p := range c.parts {
+		if !c.parts[p].joined {
+			return // its grants may be on nobody's hands
+		}
+		cut[p] = c.parts[p].next
+	}
+	c.bar = &barrier{
+		number: c.number, cut: cut, round: c.round - 1, sched: c.sched,
+		marked: map[string]bool{}, written: map[string]bool{}, handover: c.spread,
+	}
+	c.sched, c.rows, c.wanted = nil, 0, false
+	c.emit(Effect{Kind: TakeSnapshot, Number: c.bar.number, Round: c.bar.round, Cut: cut.Clone(), PS: c.psIDs})
+}
+
+func (c *Core) written(ev *Event) {
+	b := c.bar
+	if b == nil || b.number != ev.Number {
+		return
+	}
+	b.marked[ev.Member], b.written[ev.Member] = true, true
+	if len(b.written) == len(c.psIDs) && !b.commits {
+		b.commits = true
+		c.emit(Effect{Kind: Commit, Number: b.number, Cut: b.cut, Round: b.round, Schedule: b.sched})
+	}
+}
+
+func (c *Core) committed(ev *Event) {
+	b := c.bar
+	if b == nil || b.number != ev.Number {
+		return
+	}
+	c.bar = nil
+	c.number++
+	switch {
+	case c.end() != "" && slices.Equal(b.cut, c.granted()):
+		c.asg.State = c.end()
+		c.write()
+	case b.handover:
+		c.rewind()
+	}
+}
+
+func (c *Core) granted() tidemill.Cut {
+	cut := make(tidemill.Cut, len(c.parts))
+	for p := range c.parts {
+		cut[p] = c.parts[p].next
+	}
+	return cut
+}
+
+// grantRounds forms rounds: each takes one batch of every partition that has one. A partition
+// whose worker has not said that its log ends here is waited for, so that what is in a round
+// depends on the stream and not on who was quick.
+func (c *Core) grantRounds() {
+	for {
+		var run tidemill.Run
+		run.Round = c.round
+		run.Count = 1 << 40
+		var perRound int64
+		for p := range c.parts {
+			q := &c.parts[p]
+			if !q.joined {
+				return
+			}
+			if len(q.offers) == 0 {
+				if !q.atEnd {
+					return
+				}
+				continue
+			}
+			o := q.offers[0]
+			run.Parts = append(run.Parts, tidemill.PartRun{Partition: p, First: o.First, Step: o.Step})
+			run.Count = min(run.Count, o.Count, c.room(q)/o.Step)
+			perRound += o.Step
+		}
+		if len(run.Parts) == 0 || run.Count <= 0 {
+			return
+		}
+		if c.cfg.Every > 0 {
+			left := c.cfg.Every - c.rows
+			if left <= 0 {
+				return
+			}
+			run.Count = min(run.Count, (left+perRound-1)/perRound)
+		}
+		for _, p := range run.Parts {
+			c.take(p.Partition, run.Count)
+		}
+		c.round += run.Count
+		c.rows += perRound * run.Count
+		c.grant(run)
+	}
+}
+
+// room returns how many more rows may be granted to a partition: never less than one batch
+// when nothing is outstanding.
+func (c *Core) room(q *part) int64 {
+	room := c.cfg.Window - (q.next - q.acked)
+	if q.next == q.acked && len(q.offers) > 0 {
+		room = max(room, q.offers[0].Step)
+	}
+	return room
+}
+
+// grantFree grants to each partition by itself, at most Staleness batches ahead of the
+// slowest that is under way (Ho et al., NIPS 2013), or without that bound when negative.
+func (c *Core) grantFree() {
+	for progress := true; progress; {
+		progress = false
+		slowest := int64(1) << 62
+		for p := range c.parts {
+			q := &c.parts[p]
+			if q.joined && (len(q.offers) > 0 || q.issued > q.done) {
+				slowest = min(slowest, q.done)
+			}
+		}
+		for p := range c.parts {
+			q := &c.parts[p]
+			if !q.joined || len(q.offers) == 0 {
+				continue
+			}
+			if q.issued == q.done && q.done < slowest {
+				q.issued, q.done = slowest, slowest
+			}
+			o := q.offers[0]
+			n := min(o.Count, c.room(q)/o.Step)
+			if c.cfg.Staleness > 0 {
+				n = min(n, slowest+int64(c.cfg.Staleness)+1-q.issued)
+			}
+			if c.cfg.Every > 0 {
+				n = min(n, (c.cfg.Every-c.rows+o.Step-1)/o.Step)
+			}
+			if n <= 0 {
+				continue
+			}
+			c.take(p, n)
+			q.issued += n
+			c.rows += n * o.Step
+			c.grant(tidemill.Run{Count: n, Parts: []tidemill.PartRun{{Partition: p, First: o.First, Step: o.Step}}})
+			progress = true
+		}
+	}
+}
+
+// take moves n batches of a partition from offered to granted.
+func (c *Core) take(partition int, n int64) {
+	q := &c.parts[partition]
+	o := &q.offers[0]
+	o.First += n * o.Step
+	o.Count -= n
+	q.next = o.First
+	if o.Count == 0 {
+		q.offers = q.offers[1:]
+	}
+}
+
+func (c *Core) grant(run tidemill.Run) {
+	c.tail = append(c.tail, run)
+	c.sched = c.sched.Append(cutRun(run, 0))
+	for _, p := range run.Parts {
+		c.emit(Effect{Kind: Grant, Member: c.parts[p.Partition].owner.Member, Partition: p.Partition, Run: run})
+	}
+}
+
+// trim forgets runs that every part has on every ps, and counts finished batches.
+func (c *Core) trim() {
+	keep := c.tail[:0]
+	for _, run := range c.tail {
+		open := false
+		for _, p := range run.Parts {
+			if c.parts[p.Partition].acked < p.First+run.Count*p.Step {
+				open = true
+			}
+		}
+		if open {
+			keep = append(keep, run)
+		}
+	}
+	clear(c.tail[len(keep):])
+	c.tail = keep
+	if c.cfg.Staleness == 0 {
+		return
+	}
+	for p := range c.parts {
+		q := &c.parts[p]
+		out := int64(0)
+		for _, run := range c.tail {
+			if r, ok := run.Part(p); ok {
+				out += run.Count - max(0, (q.acked-r.First)/r.Step)
+			}
+		}
+		q.done = q.issued - out
+	}
+}
+
+// String tells a person where the core stands.
+func (c *Core) String() string {
+	parts := ""
+	for p := range c.parts {
+		q := &c.parts[p]
+		parts += fmt.Sprintf(" %d:%s joined=%v [%d,%d) offers=%v end=%v", p, q.owner.Member, q.joined, q.acked, q.next, q.offers, q.atEnd)
+	}
+	return fmt.Sprintf("phase %d generation %d round %d rows %d writing %v cut %v%s", c.phase, c.asg.Generation, c.round, c.rows, c.writing, c.bar != nil, parts)
+}
