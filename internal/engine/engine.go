@@ -22,10 +22,10 @@ type Inputs struct {
 	Width   int       // number of dense numbers per example
 	Dense   []float32 // [N × Width], row-major
 	IDs     []uint64
-	Values  []float32 // len(IDs); nil means all 1
+	Values  []float32 // len(IDs); empty means all 1
 	Offsets []int32   // len N*Fields+1
 	Labels  []float32 // [N]: 0/1, a number, or a class index; empty when predicting
-	Weights []float32 // [N]: example weights; nil means all 1
+	Weights []float32 // [N]: example weights; empty means all 1
 }
 
 // Reset empties in, keeping its buffers.

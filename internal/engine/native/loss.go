@@ -1,0 +1,84 @@
+package native
+
+import (
+	"math"
+
+	"github.com/tidemill/tidemill/internal/engine"
+	"github.com/tidemill/tidemill/internal/kernel"
+)
+
+// predictions turns s.scores into predictions: probabilities under logistic and softmax loss,
+// the scores themselves otherwise.
+func (s *stepper) predictions(dst []float32) {
+	switch s.plan.Loss {
+	case engine.LossLogistic:
+		kernel.Sigmoid(dst, s.scores)
+	case engine.LossSoftmax:
+		k := s.plan.Outputs
+		for i := 0; i < len(dst); i += k {
+			kernel.Softmax(dst[i:i+k], s.scores[i:i+k])
+		}
+	default:
+		copy(dst, s.scores)
+	}
+}
+
+// losses fills s.res.Losses and s.dscores, the gradient of Σ wᵢ·lossᵢ / N by the scores,
+// from s.scores and s.res.Predictions.
+func (s *stepper) losses(in *engine.Inputs) {
+	k := s.plan.Outputs
+	pred, loss := s.res.Predictions, s.res.Losses
+	n := float32(in.N)
+	for i, y := range in.Labels {
+		scale := 1 / n
+		if len(in.Weights) > 0 {
+			scale = in.Weights[i] / n
+		}
+		switch s.plan.Loss {
+		case engine.LossLogistic:
+			loss[i] = kernel.LogLoss(s.scores[i], y)
+			s.dscores[i] = scale * (pred[i] - y)
+		case engine.LossSquared:
+			r := pred[i] - y
+			loss[i] = 0.5 * r * r
+			s.dscores[i] = scale * r
+		case engine.LossHuber:
+			var g float32
+			loss[i], g = huber(pred[i]-y, s.plan.HuberDelta)
+			s.dscores[i] = scale * g
+		case engine.LossSoftmax:
+			loss[i] = s.softmaxLoss(i, y, scale, k)
+		}
+	}
+}
+
+// softmaxLoss returns the loss of example i with class y and fills its dscores with
+// scale·(p - onehot(y)). A label that names no class gives NaN.
+func (s *stepper) softmaxLoss(i int, y, scale float32, k int) float32 {
+	d := s.dscores[i*k : (i+1)*k]
+	if !(y >= 0 && y < float32(k)) || y != float32(int(y)) {
+		nan := float32(math.NaN())
+		for c := range d {
+			d[c] = nan
+		}
+		return nan
+	}
+	for c, p := range s.res.Predictions[i*k : (i+1)*k] {
+		if c == int(y) {
+			p--
+		}
+		d[c] = scale * p
+	}
+	return kernel.SoftmaxLoss(s.scores[i*k:(i+1)*k], int(y))
+}
+
+// huber returns the loss ½r² for |r| ≤ delta, else delta·(|r| - ½delta), and its derivative.
+func huber(r, delta float32) (loss, grad float32) {
+	switch {
+	case r > delta:
+		return delta * (r - float32(0.5*delta)), delta
+	case r < -delta:
+		return delta * (-r - float32(0.5*delta)), -delta
+	}
+	return 0.5 * r * r, r
+}

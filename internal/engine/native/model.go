@@ -1,0 +1,48 @@
+package native
+
+import (
+	"runtime"
+
+	"github.com/tidemill/tidemill"
+	"github.com/tidemill/tidemill/internal/engine"
+)
+
+// Compile plans the architecture of s for features of the given shape. It refuses what
+// engine.NewPlan refuses, with tidemill.ErrInvalid.
+func Compile(s *tidemill.Spec, shape engine.Shape) (engine.Model, error) {
+	p, err := engine.NewPlan(s, shape)
+	if err != nil {
+		return nil, err
+	}
+	return &model{plan: p}, nil
+}
+
+// model implements engine.Model.
+type model struct {
+	plan *engine.Plan
+}
+
+func (m *model) Tables() []tidemill.TableSpec   { return m.plan.Tables }
+func (m *model) Tensors() []tidemill.TensorSpec { return m.plan.Tensors }
+func (m *model) UsesField(t, f int) bool        { return m.plan.Uses[t][f] }
+func (m *model) Outputs() int                   { return m.plan.Outputs }
+
+// Profile is native/GOARCH/Go version/instruction level.
+func (m *model) Profile() string {
+	return "native/" + runtime.GOARCH + "/" + runtime.Version() + "/generic"
+}
+
+func (m *model) NewStepper() engine.Stepper {
+	p := m.plan
+	s := &stepper{plan: p}
+	s.res.RowGrads = make([][]float32, len(p.Tables))
+	s.res.DenseGrads = make([][]float32, len(p.Tensors))
+	for k, t := range p.Tensors {
+		s.res.DenseGrads[k] = make([]float32, t.Len())
+	}
+	if p.Deep != nil {
+		s.acts = make([][]float32, len(p.Deep.Layers)+1)
+		s.grads = make([][]float32, len(p.Deep.Layers)+1)
+	}
+	return s
+}

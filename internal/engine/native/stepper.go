@@ -1,0 +1,140 @@
+package native
+
+import (
+	"github.com/tidemill/tidemill/internal/engine"
+	"github.com/tidemill/tidemill/internal/kernel"
+)
+
+// stepper implements engine.Stepper. N is the batch's examples and K the plan's outputs.
+type stepper struct {
+	plan *engine.Plan
+
+	scores  []float32 // [N × K] logits or values
+	dscores []float32 // [N × K] gradient of the batch's loss by scores
+
+	sums    []float32   // [N × K·Dim] FM's Σⱼ xⱼ·v, kept for the gradient
+	squares []float32   // [K·Dim] FM's Σⱼ (xⱼ·v)² of one example
+	acts    [][]float32 // Deep's input [N × In], then each layer's output [N × Out]
+	grads   [][]float32 // gradients by acts
+
+	res engine.Result
+}
+
+// Predict implements engine.Stepper.
+func (s *stepper) Predict(dst []float32, in *engine.Inputs, look []engine.Lookup, p *engine.Params) {
+	s.check(in, look, p)
+	if len(dst) != in.N*s.plan.Outputs {
+		panic("native: Predict needs a destination of N × Outputs values")
+	}
+	s.forward(in, look, p)
+	s.predictions(dst)
+}
+
+// Step implements engine.Stepper.
+func (s *stepper) Step(in *engine.Inputs, look []engine.Lookup, p *engine.Params) *engine.Result {
+	s.check(in, look, p)
+	if len(in.Labels) != in.N {
+		panic("native: Step needs a label for each example")
+	}
+	s.forward(in, look, p)
+	r := &s.res
+	r.Predictions = grow(r.Predictions, len(s.scores))
+	r.Losses = grow(r.Losses, in.N)
+	s.dscores = grow(s.dscores, len(s.scores))
+	s.predictions(r.Predictions)
+	s.losses(in)
+
+	for t := range r.RowGrads {
+		r.RowGrads[t] = grow(r.RowGrads[t], len(p.Rows[t]))
+		clear(r.RowGrads[t])
+	}
+	for k := range r.DenseGrads {
+		clear(r.DenseGrads[k])
+	}
+	s.backward(in, look, p)
+	return r
+}
+
+// check panics when what the caller joined does not fit together. It costs a few comparisons
+// per batch; in itself is trusted to satisfy Inputs.Check.
+func (s *stepper) check(in *engine.Inputs, look []engine.Lookup, p *engine.Params) {
+	plan := s.plan
+	if in.Fields != plan.Shape.Fields || in.Width != plan.Shape.Width {
+		panic("native: inputs do not have the shape that the model was compiled for")
+	}
+	if len(look) != len(plan.Tables) || len(p.Rows) != len(plan.Tables) || len(p.Dense) != len(plan.Tensors) {
+		panic("native: lookups or parameters do not match the model's tables and tensors")
+	}
+	for t, spec := range plan.Tables {
+		if len(look[t].Index) != len(in.IDs) || len(p.Rows[t]) != len(look[t].Unique)*spec.Dim {
+			panic("native: table " + spec.Name + ": lookup or rows do not match the inputs")
+		}
+	}
+	for k := range plan.Tensors {
+		if len(p.Dense[k]) != len(s.res.DenseGrads[k]) {
+			panic("native: tensor " + plan.Tensors[k].Name + " does not have its length")
+		}
+	}
+}
+
+// forward computes s.scores, and keeps what the gradient will need.
+func (s *stepper) forward(in *engine.Inputs, look []engine.Lookup, p *engine.Params) {
+	plan := s.plan
+	k := plan.Outputs
+	s.scores = grow(s.scores, in.N*k)
+	for i := range in.N {
+		copy(s.scores[i*k:(i+1)*k], p.Dense[plan.Bias])
+	}
+	if w := plan.Wide; w != nil {
+		s.wideForward(w.Table, w.Dense, k, in, look, p)
+	}
+	if f := plan.FM; f != nil {
+		s.wideForward(f.Table, f.Dense, k*(1+f.Dim), in, look, p)
+		s.fmForward(f, in, look, p)
+	}
+	if d := plan.Deep; d != nil {
+		s.deepForward(d, in, look, p)
+	}
+}
+
+// backward adds the gradients of the batch's loss to s.res, from s.dscores.
+func (s *stepper) backward(in *engine.Inputs, look []engine.Lookup, p *engine.Params) {
+	plan := s.plan
+	k := plan.Outputs
+	bias := s.res.DenseGrads[plan.Bias]
+	for i := range in.N {
+		kernel.Add(bias, s.dscores[i*k:(i+1)*k])
+	}
+	if w := plan.Wide; w != nil {
+		s.wideBackward(w.Table, w.Dense, k, in, look)
+	}
+	if f := plan.FM; f != nil {
+		s.wideBackward(f.Table, f.Dense, k*(1+f.Dim), in, look)
+		s.fmBackward(f, in, look, p)
+	}
+	if d := plan.Deep; d != nil {
+		s.deepBackward(d, in, look, p)
+	}
+}
+
+// ids returns the range of in.IDs that belongs to example i.
+func ids(in *engine.Inputs, i int) (lo, hi int32) {
+	return in.Offsets[i*in.Fields], in.Offsets[(i+1)*in.Fields]
+}
+
+// value returns the value of the id at position j.
+func value(in *engine.Inputs, j int32) float32 {
+	if len(in.Values) == 0 {
+		return 1
+	}
+	return in.Values[j]
+}
+
+// grow returns a slice of length n, s itself where it is large enough. Its contents are
+// unspecified.
+func grow(s []float32, n int) []float32 {
+	if cap(s) < n {
+		return make([]float32, n, n+n/4)
+	}
+	return s[:n]
+}

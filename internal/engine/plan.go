@@ -1,0 +1,336 @@
+package engine
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/tidemill/tidemill"
+)
+
+// Losses of an architecture.
+const (
+	LossLogistic = "logistic" // ln(1+eᶻ) - y·z of the logit z; predictions are probabilities
+	LossSquared  = "squared"  // ½(p-y)²
+	LossHuber    = "huber"    // ½r² for |r| ≤ δ, else δ(|r|-½δ), with r = p-y
+	LossSoftmax  = "softmax"  // cross-entropy of the class y; predictions are probabilities
+)
+
+// Plan is what the architecture of a spec means: which parameters there are, how they are
+// laid out and which parts of a model use them. It is the same for every driver, so the
+// parameters that one driver trained another can serve.
+//
+// An example's scores z [Outputs] are the sum of a bias and of the parts that are not nil.
+// With xⱼ the value of the j-th id of the example, r its row, and d the dense numbers:
+//
+//	Wide  z += Σⱼ xⱼ·r[:K]  +  Σ_w d[w]·dense[w,:]
+//	FM    the same, and for each output c, over the k factors f of all ids and dense numbers,
+//	      z[c] += ½ Σ_f ((Σⱼ xⱼ·v[c,f])² - Σⱼ (xⱼ·v[c,f])²), which is Σ_{i<j} <vᵢ,vⱼ>·xᵢ·xⱼ
+//	      (Rendle, ICDM 2010); an id that occurs twice counts as two features
+//	Deep  h₀ = for each field the sum of xⱼ·embedding, then d;  hₗ₊₁ = relu(hₗ·Wₗ + bₗ);
+//	      z += h_last·head
+//
+// A Plan is immutable.
+type Plan struct {
+	Shape      Shape
+	Kind       string
+	Loss       string
+	HuberDelta float32
+	Outputs    int // K: classes of softmax loss, else 1
+
+	Tables  []tidemill.TableSpec
+	Tensors []tidemill.TensorSpec
+	Uses    [][]bool // [table][field]
+
+	Bias int   // tensor [K]
+	Wide *Wide // nil: no linear part, or it is FM's
+	FM   *FM
+	Deep *Deep
+}
+
+// Wide is the linear part. Table and tensor are indexes into the plan, -1 where the features
+// have no sparse fields or no dense numbers.
+type Wide struct {
+	Table int // dim K
+	Dense int // [Width × K]
+}
+
+// FM is a factorisation machine. A row of its table is the K linear weights, then K×Dim
+// factors. Indexes are -1 as in Wide.
+type FM struct {
+	Dim          int // factors of each output
+	Table        int // dim K·(1+Dim)
+	Dense        int // [Width × K]
+	DenseFactors int // [Width × K·Dim]
+}
+
+// Deep is a multi-layer perceptron over embeddings and dense numbers.
+type Deep struct {
+	Table  int   // -1 without fields
+	Fields []int // the fields that are embedded, ascending
+	Skip   int   // position of the embedding in a row
+	Dim    int   // length of the embedding
+	In     int   // len(Fields)·Dim + Width
+	Layers []Layer
+	Head   int // tensor [Layers[last].Out × K]
+}
+
+// Layer is one hidden layer.
+type Layer struct {
+	In, Out      int
+	Weight, Bias int // tensors [In × Out] and [Out]
+}
+
+// Defaults and limits of an architecture.
+const (
+	defaultDim        = 8
+	defaultInitScale  = 0.01
+	defaultHuberDelta = 1
+	maxDim            = 1 << 12
+	maxHidden         = 1 << 16
+	maxLayers         = 32
+	maxTensor         = 1 << 28 // values; 1 GiB
+)
+
+// NewPlan lays the parameters of s out for features of the given shape. A spec that makes no
+// sense is refused with tidemill.ErrInvalid.
+//
+// Tables and tensors by kind (K outputs, Width dense numbers, k = Architecture.Dim); those
+// that nothing would use, because there are no fields or no dense numbers, are left out:
+//
+//	linear, logistic, softmax  weights K; dense [Width,K]
+//	fm                         factors K(1+k); dense [Width,K], dense_factors [Width,K·k]
+//	mlp                        embeddings k; hidden1 [In,h₁], hidden1_bias [h₁], …, head [h,K]
+//	wide_deep                  wide K over all fields, embeddings k over those that are no
+//	                           cross; dense, and mlp's tensors
+//	deepfm                     fm's, the factors being mlp's embeddings; mlp's tensors
+//
+// and "bias" [K] for all of them.
+func NewPlan(s *tidemill.Spec, shape Shape) (*Plan, error) {
+	a := s.Architecture
+	p := &Plan{Shape: shape, Kind: a.Kind, HuberDelta: float32(a.HuberDelta)}
+	if shape.Fields < 0 || shape.Width < 0 || len(shape.IsCross) != shape.Fields {
+		return nil, tidemill.Invalid("engine: shape of %d fields and %d dense numbers has %d cross marks",
+			"", shape.Fields, shape.Width, len(shape.IsCross))
+	}
+	kinds := []string{tidemill.Linear, tidemill.Logistic, tidemill.Softmax, tidemill.FM, tidemill.MLP,
+		tidemill.WideDeep, tidemill.DeepFM}
+	if !slices.Contains(kinds, a.Kind) {
+		return nil, unknown("architecture kind", a.Kind, kinds)
+	}
+	if err := p.setLoss(s); err != nil {
+		return nil, err
+	}
+	dim, hidden, err := sizes(a)
+	if err != nil {
+		return nil, err
+	}
+
+	scale := a.InitScale
+	if scale == 0 {
+		scale = defaultInitScale
+	}
+	if !(scale > 0 && scale <= 1e3) {
+		return nil, tidemill.Invalid("architecture.init_scale is %v", "give a positive number, such as 0.01", a.InitScale)
+	}
+	b := builder{Plan: p, maxRows: s.Train.MaxRows, scale: float32(scale)}
+	switch a.Kind {
+	case tidemill.Linear, tidemill.Logistic, tidemill.Softmax:
+		b.wide("weights")
+	case tidemill.FM:
+		b.fm(dim)
+	case tidemill.MLP:
+		err = b.deep(b.embeddings(dim, func(int) bool { return true }), hidden)
+	case tidemill.WideDeep:
+		b.wide("wide")
+		err = b.deep(b.embeddings(dim, func(f int) bool { return !shape.IsCross[f] }), hidden)
+	case tidemill.DeepFM:
+		b.fm(dim)
+		d := &Deep{Table: p.FM.Table, Skip: p.Outputs, Dim: p.Outputs * dim}
+		for f := range shape.Fields {
+			d.Fields = append(d.Fields, f)
+		}
+		err = b.deep(d, hidden)
+	}
+	if err != nil {
+		return nil, err
+	}
+	p.Bias = b.tensor("bias", tidemill.Init{}, p.Outputs)
+	for _, t := range p.Tensors {
+		if t.Len() > maxTensor {
+			return nil, tidemill.Invalid("tensor %s of shape %v has more than %d values",
+				"use smaller hidden layers, a smaller dim or fewer features", t.Name, t.Shape, maxTensor)
+		}
+	}
+	return p, nil
+}
+
+// setLoss chooses the loss and the number of outputs.
+func (p *Plan) setLoss(s *tidemill.Spec) error {
+	label := s.Label.Type
+	if label == "" {
+		label = tidemill.Binary
+	}
+	natural := map[string]string{
+		tidemill.Binary: LossLogistic, tidemill.Regression: LossSquared, tidemill.Multiclass: LossSoftmax,
+	}
+	byLabel, ok := natural[label]
+	if !ok {
+		return unknown("label type", label, []string{tidemill.Binary, tidemill.Regression, tidemill.Multiclass})
+	}
+	p.Loss = s.Architecture.Loss
+	if p.Loss == "" {
+		p.Loss = byLabel
+	}
+	losses := []string{LossLogistic, LossSquared, LossHuber, LossSoftmax}
+	if !slices.Contains(losses, p.Loss) {
+		return unknown("loss", p.Loss, losses)
+	}
+	switch {
+	case (p.Loss == LossSoftmax) != (label == tidemill.Multiclass):
+		return tidemill.Invalid("loss %s does not fit a label of type %s", "use loss %s, or leave it out",
+			p.Loss, label, byLabel)
+	case p.Loss == LossLogistic && label != tidemill.Binary:
+		return tidemill.Invalid("loss logistic needs labels of 0 and 1, and the label type is %s",
+			"use loss squared or huber, or a binary label", label)
+	case p.Kind == tidemill.Logistic && p.Loss != LossLogistic:
+		return tidemill.Invalid("architecture kind logistic has no loss %s", "use kind linear, or a binary label", p.Loss)
+	case p.Kind == tidemill.Softmax && p.Loss != LossSoftmax:
+		return tidemill.Invalid("architecture kind softmax has no loss %s",
+			"use kind linear or logistic, or label type multiclass", p.Loss)
+	}
+	p.Outputs = 1
+	if p.Loss == LossSoftmax {
+		p.Outputs = p.Shape.Outputs
+		if p.Outputs < 2 || p.Outputs > maxDim {
+			return tidemill.Invalid("a multiclass label with %d classes", fmt.Sprintf("list 2 to %d classes", maxDim), p.Outputs)
+		}
+	}
+	if s.Architecture.HuberDelta == 0 {
+		p.HuberDelta = defaultHuberDelta
+	}
+	if !(p.HuberDelta > 0) || math.IsInf(float64(p.HuberDelta), 1) {
+		return tidemill.Invalid("architecture.huber_delta is %v", "give a positive number", s.Architecture.HuberDelta)
+	}
+	return nil
+}
+
+// sizes returns the dimension of factors and embeddings and the widths of hidden layers.
+func sizes(a tidemill.Architecture) (dim int, hidden []int, err error) {
+	if dim = a.Dim; dim == 0 {
+		dim = defaultDim
+	}
+	if dim < 1 || dim > maxDim {
+		return 0, nil, tidemill.Invalid("architecture.dim is %d", fmt.Sprintf("give 1 to %d", maxDim), dim)
+	}
+	if hidden = slices.Clone(a.Hidden); len(hidden) == 0 {
+		hidden = []int{64, 32}
+	}
+	if len(hidden) > maxLayers {
+		return 0, nil, tidemill.Invalid("architecture.hidden has %d layers", fmt.Sprintf("give at most %d", maxLayers), len(hidden))
+	}
+	for _, h := range hidden {
+		if h < 1 || h > maxHidden {
+			return 0, nil, tidemill.Invalid("architecture.hidden has a layer of %d units", fmt.Sprintf("give 1 to %d", maxHidden), h)
+		}
+	}
+	return dim, hidden, nil
+}
+
+func unknown(what, name string, known []string) error {
+	remedy := fmt.Sprintf("use one of %v", known)
+	if near := tidemill.Nearest(name, known); near != "" && name != "" {
+		remedy = "did you mean " + near + "?"
+	}
+	return tidemill.Invalid("unknown %s %q", remedy, what, name)
+}
+
+// builder adds parts to a plan.
+type builder struct {
+	*Plan
+	maxRows int64
+	scale   float32 // of factors and embeddings
+}
+
+// table adds a table over the chosen fields, or returns -1 when there are none.
+func (b *builder) table(name string, dim int, init tidemill.Init, uses func(f int) bool) int {
+	fields := make([]bool, b.Shape.Fields)
+	for f := range fields {
+		fields[f] = uses(f)
+	}
+	if !slices.Contains(fields, true) {
+		return -1
+	}
+	b.Tables = append(b.Tables, tidemill.TableSpec{Name: name, Dim: dim, Init: init, MaxRows: b.maxRows})
+	b.Uses = append(b.Uses, fields)
+	return len(b.Tables) - 1
+}
+
+// tensor adds a tensor, or returns -1 when it would be empty.
+func (b *builder) tensor(name string, init tidemill.Init, shape ...int) int {
+	t := tidemill.TensorSpec{Name: name, Shape: shape, Init: init}
+	if t.Len() == 0 {
+		return -1
+	}
+	b.Tensors = append(b.Tensors, t)
+	return len(b.Tensors) - 1
+}
+
+func all(int) bool { return true }
+
+func (b *builder) wide(table string) {
+	b.Wide = &Wide{
+		Table: b.table(table, b.Outputs, tidemill.Init{}, all),
+		Dense: b.tensor("dense", tidemill.Init{}, b.Shape.Width, b.Outputs),
+	}
+}
+
+func (b *builder) fm(dim int) {
+	k := b.Outputs
+	factors := tidemill.Init{Kind: tidemill.InitNormal, Scale: b.scale}
+	row := factors
+	row.From = k
+	b.FM = &FM{
+		Dim:          dim,
+		Table:        b.table("factors", k*(1+dim), row, all),
+		Dense:        b.tensor("dense", tidemill.Init{}, b.Shape.Width, k),
+		DenseFactors: b.tensor("dense_factors", factors, b.Shape.Width, k*dim),
+	}
+}
+
+// embeddings returns a Deep with a table of its own over the chosen fields.
+func (b *builder) embeddings(dim int, uses func(f int) bool) *Deep {
+	d := &Deep{Dim: dim}
+	for f := range b.Shape.Fields {
+		if uses(f) {
+			d.Fields = append(d.Fields, f)
+		}
+	}
+	d.Table = b.table("embeddings", dim, tidemill.Init{Kind: tidemill.InitNormal, Scale: b.scale}, uses)
+	return d
+}
+
+// deep adds the layers over d's embeddings: normal initial weights with variance 2/In for
+// the rectified layers (He et al., ICCV 2015) and 1/In for the head, biases of zero.
+func (b *builder) deep(d *Deep, hidden []int) error {
+	d.In = len(d.Fields)*d.Dim + b.Shape.Width
+	if d.In == 0 {
+		return tidemill.Invalid("architecture kind %s has no input for its hidden layers",
+			"add a feature that is not a cross", b.Kind)
+	}
+	in := d.In
+	for i, out := range hidden {
+		name := fmt.Sprintf("hidden%d", i+1)
+		he := tidemill.Init{Kind: tidemill.InitNormal, Scale: float32(math.Sqrt(2 / float64(in)))}
+		d.Layers = append(d.Layers, Layer{
+			In: in, Out: out,
+			Weight: b.tensor(name, he, in, out),
+			Bias:   b.tensor(name+"_bias", tidemill.Init{}, out),
+		})
+		in = out
+	}
+	last := tidemill.Init{Kind: tidemill.InitNormal, Scale: float32(math.Sqrt(1 / float64(in)))}
+	d.Head = b.tensor("head", last, in, b.Outputs)
+	b.Deep = d
+	return nil
+}
