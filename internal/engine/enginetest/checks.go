@@ -40,7 +40,7 @@ func (x *subject) layout(t *testing.T) {
 
 // agreement compares a step with the reference.
 func (x *subject) agreement(t *testing.T, seed uint64) {
-	b := x.batch(t, seed, 14)
+	b := x.batch(t, seed, 10)
 	switch seed { // the forms that mean 1
 	case 2:
 		b.in.Weights = nil

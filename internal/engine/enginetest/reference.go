@@ -15,10 +15,13 @@ type reference struct {
 	look  []engine.Lookup
 	rows  [][]float64
 	dense [][]float64
+
+	tables  []tidemill.TableSpec
+	tensors []tidemill.TensorSpec
 }
 
 func (x *subject) reference(b batch) *reference {
-	r := &reference{subject: x, in: b.in, look: b.look}
+	r := &reference{subject: x, in: b.in, look: b.look, tables: x.m.Tables(), tensors: x.m.Tensors()}
 	for _, v := range b.p.Rows {
 		r.rows = append(r.rows, widen(v))
 	}
@@ -38,8 +41,8 @@ func widen(s []float32) []float64 {
 
 // row returns the row of the named table that occurrence j uses.
 func (r *reference) row(table string, j int32) []float64 {
-	for t, spec := range r.m.Tables() {
-		if spec.Name == table {
+	for t := range r.tables {
+		if spec := &r.tables[t]; spec.Name == table {
 			at := int(r.look[t].Index[j])
 			return r.rows[t][at*spec.Dim : (at+1)*spec.Dim]
 		}
@@ -49,8 +52,8 @@ func (r *reference) row(table string, j int32) []float64 {
 
 // tensor returns the named tensor.
 func (r *reference) tensor(name string) []float64 {
-	for k, spec := range r.m.Tensors() {
-		if spec.Name == name {
+	for k := range r.tensors {
+		if r.tensors[k].Name == name {
 			return r.dense[k]
 		}
 	}
@@ -154,9 +157,10 @@ func (r *reference) perceptron(z []float64, i int, table string, skip, dim int, 
 	}
 	for _, name := range []string{"hidden1", "hidden2"} {
 		y := append([]float64{}, r.tensor(name+"_bias")...)
+		weights := r.tensor(name)
 		for u := range y {
 			for l := range h {
-				y[u] += h[l] * r.tensor(name)[l*len(y)+u]
+				y[u] += h[l] * weights[l*len(y)+u]
 			}
 			y[u] = max(0, y[u])
 		}

@@ -133,7 +133,7 @@ func cases() []testCase {
 				spec := &tidemill.Spec{
 					Label: tidemill.LabelSpec{Type: h.label},
 					Architecture: tidemill.Architecture{
-						Kind: k.kind, Loss: h.loss, Dim: 3, Hidden: []int{6, 5}, HuberDelta: 0.7,
+						Kind: k.kind, Loss: h.loss, Dim: 3, Hidden: []int{5, 4}, HuberDelta: 0.7,
 					},
 				}
 				if h.label == tidemill.Multiclass {
