@@ -18,7 +18,7 @@
 // A number without bucketize is one dense column. Everything else is a sparse field: a 64-bit
 // id per value, hashed with a seed made from the feature's name, so that one table holds all
 // fields. A null, an unknown vocabulary entry and a value whose buckets are not learned yet
-// each have an id of their own. All values are 1, so Inputs.Values stays nil.
+// each have an id of their own. All values are 1, so Inputs.Values stays empty.
 //
 // # What is learned
 //

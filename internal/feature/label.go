@@ -136,7 +136,7 @@ func (l *label) read(dst []float32, w *Workspace, arr arrow.Array) error {
 	return nil
 }
 
-// Labels fills in.Labels and in.Weights from rows; without a weight column Weights is nil. A
+// Labels fills in.Labels and in.Weights from rows; without a weight column Weights is empty. A
 // null weight counts as 1, so rows older than the column keep theirs. A row that Check would
 // refuse is an error.
 func (p *Plan) Labels(in *engine.Inputs, rows arrow.RecordBatch) error {
@@ -157,7 +157,7 @@ func (p *Plan) Labels(in *engine.Inputs, rows arrow.RecordBatch) error {
 		}
 	}
 	if p.weight < 0 {
-		in.Weights = nil
+		in.Weights = in.Weights[:0]
 		return nil
 	}
 	arr, err = p.column(rows, p.weight)

@@ -159,8 +159,8 @@ func (c *checker) features() {
 		Defaults(&named)
 		name := named.Name
 		r := c.feature(path, &f)
-		if name == "" {
-			continue // reported as a missing column
+		if name == "" || len(f.Cross) == 1 {
+			continue // reported already, and it names nothing
 		}
 		if len(name) > maxName || !utf8.ValidString(name) || strings.ContainsFunc(name, func(r rune) bool { return r < ' ' }) {
 			c.add(path+".name", fmt.Sprintf("use at most %d bytes of plain text", maxName), "invalid feature name %q", name)

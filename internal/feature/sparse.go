@@ -88,11 +88,10 @@ func (w *Workspace) use(p *Plan, st *State) error {
 	return nil
 }
 
-// Sparse resets in and fills N, IDs and Offsets for rows; Values stays nil, as every value
-// is 1. st is only read, and may be nil where the plan learns nothing.
+// Sparse resets in and fills N, IDs and Offsets for rows; Values stays empty, as every
+// value is 1. st is only read, and may be nil where the plan learns nothing.
 func (p *Plan) Sparse(w *Workspace, in *engine.Inputs, rows arrow.RecordBatch, st *State) error {
 	in.Reset(len(p.fields), len(p.dense))
-	in.Values, in.Weights = nil, nil
 	if err := w.bind(p, rows); err != nil {
 		return err
 	}
