@@ -1,0 +1,60 @@
+package nats
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/zeebo/xxh3"
+)
+
+// Names on the server. A topic's dots would split subjects and are not allowed in stream
+// names; '=' stands for them, which no topic name contains.
+const (
+	streamPrefix  = "TIDEMILL_"
+	subjectPrefix = "tm"
+	bucketName    = "TIDEMILL_TOPICS"
+	noPrefix      = "-" // last subject token of an append without key
+)
+
+// Metadata of a partition's JetStream stream.
+const (
+	metaTopic     = "tidemill-topic"
+	metaIdentity  = "tidemill-identity"
+	metaPartition = "tidemill-partition"
+)
+
+func escape(name string) string { return strings.ReplaceAll(name, ".", "=") }
+
+func unescape(name string) string { return strings.ReplaceAll(name, "=", ".") }
+
+func streamName(topic string, p int) string {
+	return fmt.Sprintf("%s%s_%d", streamPrefix, escape(topic), p)
+}
+
+// subject is where a partition's messages of one key prefix go. The identity keeps a late
+// publish to a deleted topic out of its successor.
+func subject(topic, identity string, p int, token string) string {
+	return fmt.Sprintf("%s.%s.%s.%d.%s", subjectPrefix, escape(topic), identity, p, token)
+}
+
+// prefixToken is the subject token of a key prefix.
+func prefixToken(prefix string) string { return fmt.Sprintf("%016x", xxh3.HashString(prefix)) }
+
+// Keys of the bucket.
+func topicKey(topic string) string { return "t." + escape(topic) }
+
+func holderKey(topic, identity, holder string) string {
+	return "h." + escape(topic) + "." + identity + "." + escape(holder)
+}
+
+func holderKeys(topic, identity string) string {
+	return "h." + escape(topic) + "." + identity + ".*"
+}
+
+func lastKeyKey(topic, identity string, p int, token string) string {
+	return fmt.Sprintf("k.%s.%s.%d.%s", escape(topic), identity, p, token)
+}
+
+func lastKeyKeys(topic, identity string) string {
+	return "k." + escape(topic) + "." + identity + ".>"
+}
