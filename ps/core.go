@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/tidemill/tidemill"
+	"github.com/tidemill/tidemill/internal/wire"
 )
 
 // Core is the protocol state of one job in one ps process: who may push, what was applied,
@@ -115,16 +116,8 @@ type Effect struct {
 	Range      tidemill.Range
 	Before     int64
 	Payload    any
-	Held       Held
+	Held       wire.Held
 	Err        error
-}
-
-// Held is what a ps has of one partition, as its new owner must know it.
-type Held struct {
-	Round   int64 // last round applied
-	Applied int64 // offsets below are applied
-	// Buffered is the entry held for round Round+1, empty if there is none.
-	Buffered tidemill.Range
 }
 
 // NewCore returns a core that has no assignment yet and refuses everything but Assign.
@@ -379,7 +372,7 @@ func (c *Core) fence(ev *Event) {
 		return
 	}
 	c.epochs[ev.Partition] = ev.Epoch
-	h := Held{Round: c.round, Applied: c.ledger[ev.Partition].next}
+	h := wire.Held{Round: c.round, Applied: c.ledger[ev.Partition].next}
 	for _, e := range c.gathered {
 		if e.partition == ev.Partition {
 			h.Buffered = e.rng

@@ -13,6 +13,7 @@ import (
 	"github.com/tidemill/tidemill/internal/model"
 	"github.com/tidemill/tidemill/internal/progress"
 	"github.com/tidemill/tidemill/internal/snapshot"
+	"github.com/tidemill/tidemill/internal/wire"
 	"github.com/tidemill/tidemill/ps/optim"
 )
 
@@ -65,9 +66,9 @@ type notes struct {
 // call is a request waiting for its effect.
 type call struct {
 	done  chan error
-	pull  *PullRequest
-	reply *PullReply
-	held  Held
+	pull  *wire.PullRequest
+	reply *wire.PullReply
+	held  wire.Held
 	image *capture
 }
 
@@ -75,7 +76,7 @@ type call struct {
 type capture struct {
 	shards  []snapshot.ShardImage
 	tables  []*table
-	home    *Home
+	home    *wire.Home
 	layout  snapshot.Layout
 	release func()
 }
@@ -105,7 +106,7 @@ func (j *job) step(ev *Event) {
 		case Restore:
 			j.restore(e.Generation)
 		case Apply:
-			j.apply(e.Payload.(*PushRequest), e.Before)
+			j.apply(e.Payload.(*wire.PushRequest), e.Before)
 		default:
 			c := j.calls[e.ID]
 			if c == nil {
@@ -160,7 +161,7 @@ func (j *job) do(ctx context.Context, ev *Event, c *call) error {
 }
 
 // read serves a pull from the current state. mu is held.
-func (j *job) read(req *PullRequest, into *PullReply) error {
+func (j *job) read(req *wire.PullRequest, into *wire.PullReply) error {
 	v := len(j.shards)
 	into.Home = nil
 	if h := j.homeShard(); h != nil && j.model.Plan.Learns() {
@@ -199,7 +200,7 @@ func (j *job) read(req *PullRequest, into *PullReply) error {
 	for _, s := range j.owned {
 		for _, b := range s.blocks {
 			if n == len(into.Blocks) {
-				into.Blocks = append(into.Blocks, Block{})
+				into.Blocks = append(into.Blocks, wire.Block{})
 			}
 			d := &into.Blocks[n]
 			d.Tensor, d.Index = b.Tensor, b.Block.Block
@@ -213,7 +214,7 @@ func (j *job) read(req *PullRequest, into *PullReply) error {
 
 // check refuses a push that does not fit the model before it reaches the core, so that a
 // buffered entry can always be applied.
-func (j *job) check(req *PushRequest) error {
+func (j *job) check(req *wire.PushRequest) error {
 	bad := func(format string, args ...any) error {
 		return fmt.Errorf("ps: push: "+format+": %w", append(args, tidemill.ErrInvalid)...)
 	}
@@ -270,7 +271,7 @@ func (j *job) homeShard() *home {
 }
 
 // apply applies a push. mu is held; check has passed.
-func (j *job) apply(req *PushRequest, before int64) {
+func (j *job) apply(req *wire.PushRequest, before int64) {
 	o := &j.model.Spec.Optimizer
 	k := req.Examples
 	scale := optim.Scale(o.Sparse.Schedule, before)
@@ -292,7 +293,7 @@ func (j *job) apply(req *PushRequest, before int64) {
 	}
 }
 
-func (h *home) apply(req *PushRequest) {
+func (h *home) apply(req *wire.PushRequest) {
 	tag := req.Tag
 	if len(tag.Transforms) > 0 {
 		// A delta comes from the same plan; one that does not decode is a bug of ours, and the
@@ -342,7 +343,7 @@ func (j *job) capture() (*capture, error) {
 	return c, nil
 }
 
-func (h *home) capture() (map[string][]byte, *Home, error) {
+func (h *home) capture() (map[string][]byte, *wire.Home, error) {
 	state, err := h.transforms.AppendBinary(nil)
 	if err != nil {
 		return nil, nil, err
@@ -360,7 +361,7 @@ func (h *home) capture() (map[string][]byte, *Home, error) {
 		return nil, nil, err
 	}
 	aux := map[string][]byte{snapshot.AuxTransforms: state, auxProgress: prog, auxNotes: facts}
-	return aux, &Home{
+	return aux, &wire.Home{
 		Progress: prog, Transforms: public,
 		EventMax: slices.Clone(h.notes.EventMax), Bad: slices.Clone(h.notes.Bad),
 	}, nil

@@ -11,6 +11,7 @@ import (
 	"github.com/tidemill/tidemill"
 	"github.com/tidemill/tidemill/internal/model"
 	"github.com/tidemill/tidemill/internal/snapshot"
+	"github.com/tidemill/tidemill/internal/wire"
 )
 
 // Config of a Server.
@@ -24,7 +25,7 @@ type Config struct {
 }
 
 // Server owns the shards that assignments give to its member. It is the in-process form of
-// Service; Register offers it over gRPC.
+// wire.PS; Register offers it over gRPC.
 type Server struct {
 	cfg Config
 
@@ -180,8 +181,8 @@ func (s *Server) own(name string) (*job, error) {
 	return s.job(name)
 }
 
-// Pull implements Service.
-func (s *Server) Pull(ctx context.Context, req *PullRequest, into *PullReply) error {
+// Pull implements wire.PS.
+func (s *Server) Pull(ctx context.Context, req *wire.PullRequest, into *wire.PullReply) error {
 	j, err := s.own(req.Job)
 	if err != nil {
 		return err
@@ -196,8 +197,8 @@ func (s *Server) Pull(ctx context.Context, req *PullRequest, into *PullReply) er
 	return err
 }
 
-// Push implements Service.
-func (s *Server) Push(ctx context.Context, req *PushRequest) error {
+// Push implements wire.PS.
+func (s *Server) Push(ctx context.Context, req *wire.PushRequest) error {
 	j, err := s.own(req.Job)
 	if err != nil {
 		return err
@@ -219,11 +220,11 @@ func (s *Server) Push(ctx context.Context, req *PushRequest) error {
 	return err
 }
 
-// Fence implements Service.
-func (s *Server) Fence(ctx context.Context, req *FenceRequest) (Held, error) {
+// Fence implements wire.PS.
+func (s *Server) Fence(ctx context.Context, req *wire.FenceRequest) (wire.Held, error) {
 	j, err := s.own(req.Job)
 	if err != nil {
-		return Held{}, err
+		return wire.Held{}, err
 	}
 	c := calls.Get().(*call)
 	err = j.do(ctx, &Event{Kind: Fence, Generation: req.Generation, Partition: req.Partition, Epoch: req.Epoch}, c)
@@ -232,15 +233,15 @@ func (s *Server) Fence(ctx context.Context, req *FenceRequest) (Held, error) {
 	return held, err
 }
 
-// Snapshot implements Service.
-func (s *Server) Snapshot(ctx context.Context, req *SnapshotRequest, marked func()) (Written, error) {
+// Snapshot implements wire.PS.
+func (s *Server) Snapshot(ctx context.Context, req *wire.SnapshotRequest, marked func()) (wire.Written, error) {
 	j, err := s.own(req.Job)
 	if err != nil {
-		return Written{}, err
+		return wire.Written{}, err
 	}
 	c := &call{done: make(chan error, 1)}
 	if err := j.do(ctx, &Event{Kind: Snapshot, Generation: req.Generation, Round: req.Round, Cut: req.Cut}, c); err != nil {
-		return Written{}, err
+		return wire.Written{}, err
 	}
 	defer c.image.release()
 	marked()
@@ -251,24 +252,24 @@ func (s *Server) Snapshot(ctx context.Context, req *SnapshotRequest, marked func
 		Job: req.Job, Number: req.Number, Generation: req.Generation, Epoch: epoch, Attempt: 1, Member: s.cfg.Member,
 	}.Prefix()
 	if err != nil {
-		return Written{}, err
+		return wire.Written{}, err
 	}
 	if !s.cfg.Alive() {
-		return Written{}, fmt.Errorf("ps: this process has lost its session lease: %w", tidemill.ErrFenced)
+		return wire.Written{}, fmt.Errorf("ps: this process has lost its session lease: %w", tidemill.ErrFenced)
 	}
 	part, err := snapshot.WritePart(ctx, s.cfg.Bucket, prefix, c.image.layout, c.image.shards)
-	return Written{Part: part, Home: c.image.home}, err
+	return wire.Written{Part: part, Home: c.image.home}, err
 }
 
-// Status implements Service.
-func (s *Server) Status(_ context.Context, name string) (Status, error) {
+// Status implements wire.PS.
+func (s *Server) Status(_ context.Context, name string) (wire.Status, error) {
 	j, err := s.job(name)
 	if err != nil {
-		return Status{}, err
+		return wire.Status{}, err
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	st := Status{Round: j.core.Round(), Examples: j.core.Examples(), Cut: j.core.Cut(), Shards: len(j.owned)}
+	st := wire.Status{Round: j.core.Round(), Examples: j.core.Examples(), Cut: j.core.Cut(), Shards: len(j.owned)}
 	st.Generation, st.Ready = j.core.Generation()
 	if !st.Ready {
 		return st, nil

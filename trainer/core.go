@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/tidemill/tidemill"
+	"github.com/tidemill/tidemill/internal/wire"
 )
 
 // Core is the protocol of one job at its leading trainer: who owns what, which batches make
@@ -66,15 +67,10 @@ type part struct {
 	joined bool  // the owner has fenced its predecessor
 	next   int64 // granted below
 	acked  int64 // on every ps below
-	offers []Offer
+	offers []wire.Offer
 	atEnd  bool  // no row beyond next, as last heard
 	issued int64 // batches granted and acknowledged in this generation (staleness n)
 	done   int64
-}
-
-// Offer is Count batches that a worker can take next: batch k is [First+k·Step, First+(k+1)·Step).
-type Offer struct {
-	First, Step, Count int64
 }
 
 type barrier struct {
@@ -106,7 +102,7 @@ const (
 	// longer leads.
 	Assigned
 	NotAssigned
-	// Report from a worker about Partition.
+	// wire.Report from a worker about Partition.
 	ReportIn
 	// Marked, Written: ps Member has captured, or written, snapshot Number.
 	Marked
@@ -132,30 +128,8 @@ type Event struct {
 	Member     string
 	Workers    map[string]int
 	PS         []string
-	Report     Report
+	Report     wire.Report
 	Final      string
-}
-
-// Report is what a worker tells the trainer about a partition it owns.
-type Report struct {
-	Generation uint64 `json:"generation"`
-	Partition  int    `json:"partition"`
-	Epoch      uint64 `json:"epoch"`
-	// Joined: the predecessor is fenced and everything below Next is held by every ps; also
-	// said again by an owner that was cut off. Grants from Next on are repeated.
-	Joined bool  `json:"joined,omitempty"`
-	Next   int64 `json:"next"`
-	// Acked: every ps has everything below.
-	Acked int64 `json:"acked"`
-	// Offers are batches that can be read from the newest offered or granted offset on.
-	Offers []Offer `json:"offers,omitempty"`
-	// AtEnd: the worker has nothing to offer from End on now.
-	AtEnd bool  `json:"at_end,omitempty"`
-	End   int64 `json:"end,omitempty"`
-	// Torn: some ps have applied what others do not have; only a rewind helps.
-	Torn bool `json:"torn,omitempty"`
-	// Fault is a failure that trying again will not mend; the job fails with it.
-	Fault string `json:"fault,omitempty"`
 }
 
 // EffectKind says what the runner has to do.
@@ -168,7 +142,8 @@ const (
 	// WriteAssignment writes the record by compare-and-set, then reports Assigned or
 	// NotAssigned.
 	WriteAssignment
-	// Grant sends Run to Member for Partition.
+	// Grant sends Run (empty: nothing new) to Member for Partition, with Next, below which
+	// everything is granted.
 	Grant
 	// TakeSnapshot asks every ps of PS for snapshot Number at Cut, after Round.
 	TakeSnapshot
@@ -185,6 +160,7 @@ type Effect struct {
 	Member     string
 	Partition  int
 	Run        tidemill.Run
+	Next       int64
 	Number     int64
 	Round      int64
 	Cut        tidemill.Cut
@@ -454,7 +430,7 @@ func (c *Core) stop(final string) {
 	c.write()
 }
 
-func (c *Core) report(r *Report) {
+func (c *Core) report(r *wire.Report) {
 	if r.Generation != c.asg.Generation || r.Partition < 0 || r.Partition >= len(c.parts) || c.phase == phaseFencing {
 		return
 	}
@@ -517,6 +493,8 @@ func (c *Core) ack(p *part, below int64) {
 
 // regrant repeats what was granted to a partition's former owner and not finished by it.
 func (c *Core) regrant(partition int, next int64) {
+	p := &c.parts[partition]
+	c.emit(Effect{Kind: Grant, Member: p.owner.Member, Partition: partition, Next: p.next})
 	for _, run := range c.tail {
 		q, ok := run.Part(partition)
 		if !ok {
@@ -529,7 +507,7 @@ func (c *Core) regrant(partition int, next int64) {
 		if skip >= run.Count {
 			continue
 		}
-		c.emit(Effect{Kind: Grant, Member: c.parts[partition].owner.Member, Partition: partition, Run: cutRun(run, skip)})
+		c.emit(Effect{Kind: Grant, Member: p.owner.Member, Partition: partition, Run: cutRun(run, skip), Next: p.next})
 	}
 }
 
@@ -766,7 +744,8 @@ func (c *Core) grant(run tidemill.Run) {
 	c.tail = append(c.tail, run)
 	c.sched = c.sched.Append(cutRun(run, 0))
 	for _, p := range run.Parts {
-		c.emit(Effect{Kind: Grant, Member: c.parts[p.Partition].owner.Member, Partition: p.Partition, Run: run})
+		q := &c.parts[p.Partition]
+		c.emit(Effect{Kind: Grant, Member: q.owner.Member, Partition: p.Partition, Run: run, Next: q.next})
 	}
 }
 

@@ -6,7 +6,7 @@ import (
 	"slices"
 
 	"github.com/tidemill/tidemill"
-	"github.com/tidemill/tidemill/ps"
+	"github.com/tidemill/tidemill/internal/wire"
 )
 
 // Core is the protocol of one partition at its worker: fence the predecessor, learn where it
@@ -16,7 +16,7 @@ import (
 type Core struct {
 	cfg   CoreConfig
 	phase phase
-	held  []ps.Held
+	held  []wire.Held
 	wait  int    // answers of the present phase still to come
 	done  []bool // by ps
 	queue []tidemill.Run
@@ -72,7 +72,7 @@ const (
 type Event struct {
 	Kind EventKind
 	PS   int
-	Held ps.Held
+	Held wire.Held
 	Err  error
 	Run  tidemill.Run
 }
@@ -113,7 +113,7 @@ type Effect struct {
 
 // NewCore returns a core that waits for Begin.
 func NewCore(cfg CoreConfig) *Core {
-	return &Core{cfg: cfg, held: make([]ps.Held, cfg.PS), done: make([]bool, cfg.PS)}
+	return &Core{cfg: cfg, held: make([]wire.Held, cfg.PS), done: make([]bool, cfg.PS)}
 }
 
 // Step applies an event. The returned effects are valid until the next Step.
@@ -229,7 +229,7 @@ func (c *Core) fault(err error) {
 // longer be computed as it was (PROTOCOL 9); at other staleness it is computed anew for those
 // that lack it.
 func (c *Core) join() {
-	below := func(h ps.Held) int64 {
+	below := func(h wire.Held) int64 {
 		if !h.Buffered.Empty() {
 			return h.Buffered.Next
 		}

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/tidemill/tidemill"
+	"github.com/tidemill/tidemill/internal/wire"
 	"github.com/tidemill/tidemill/ps"
 	"github.com/tidemill/tidemill/trainer"
 	"github.com/tidemill/tidemill/worker"
@@ -224,7 +225,7 @@ func (k *workerNode) step(p int, l *loop, ev *worker.Event) {
 		case worker.Acked:
 			k.report(p, l, false)
 		case worker.Torn:
-			k.send1(p, l, trainer.Report{Torn: true})
+			k.send1(p, l, wire.Report{Torn: true})
 		case worker.Fault:
 			k.w.fail("%s: fault: %v", k.n.name, e.Err)
 		case worker.Over:
@@ -261,7 +262,7 @@ func (k *workerNode) send(p int, l *loop, e worker.Effect) {
 	}, func(v any, err error) {
 		ev := worker.Event{Kind: kind, PS: e.PS, Err: err}
 		switch x := v.(type) {
-		case ps.Held:
+		case wire.Held:
 			ev.Held = x
 		case uint64:
 			l.pulled += x
@@ -272,20 +273,20 @@ func (k *workerNode) send(p int, l *loop, e worker.Effect) {
 
 // report tells the leader where a partition stands and all that it could take.
 func (k *workerNode) report(p int, l *loop, joined bool) {
-	r := trainer.Report{Joined: joined, Next: l.Next(), Acked: l.Next(), AtEnd: true, End: int64(len(k.w.log[p]))}
+	r := wire.Report{Joined: joined, Next: l.Next(), Acked: l.Next(), AtEnd: true, End: int64(len(k.w.log[p]))}
 	// Offers count from the cut of the generation on, as batches do.
 	from, end, b := k.asg.Cut[p], r.End, k.w.cfg.Batch
 	if n := (end - from) / b; n > 0 {
-		r.Offers = append(r.Offers, trainer.Offer{First: from, Step: b, Count: n})
+		r.Offers = append(r.Offers, wire.Offer{First: from, Step: b, Count: n})
 		from += n * b
 	}
 	if from < end {
-		r.Offers = append(r.Offers, trainer.Offer{First: from, Step: end - from, Count: 1})
+		r.Offers = append(r.Offers, wire.Offer{First: from, Step: end - from, Count: 1})
 	}
 	k.send1(p, l, r)
 }
 
-func (k *workerNode) send1(p int, l *loop, r trainer.Report) {
+func (k *workerNode) send1(p int, l *loop, r wire.Report) {
 	r.Partition, r.Generation, r.Epoch = p, l.generation, l.epoch
 	k.w.call(k.n, k.asg.Leader.ID, func(n *node, answer func(any, error)) {
 		if n.trainer != nil {

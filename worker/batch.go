@@ -1,0 +1,468 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/memory"
+
+	"github.com/tidemill/tidemill"
+	"github.com/tidemill/tidemill/internal/engine"
+	"github.com/tidemill/tidemill/internal/feature"
+	"github.com/tidemill/tidemill/internal/model"
+	"github.com/tidemill/tidemill/internal/progress"
+	"github.com/tidemill/tidemill/internal/snapshot"
+	"github.com/tidemill/tidemill/internal/wire"
+)
+
+// batcher computes one batch at a time: rows to inputs, parameters to gradient, gradient to
+// pushes. Its buffers are reused; the ones that a push refers to are not touched before the
+// next batch's parameters have been pulled.
+type batcher struct {
+	o      *loop
+	m      *model.Model
+	shards []int // ps number by shard
+	home   int   // ps number of the home shard's owner
+
+	cur     Batch
+	rec     arrow.RecordBatch // the batch's rows without those put aside; nil between batches
+	rowOf   []int64           // offset of each row of rec; nil while dense from cur.Range.First
+	bad     []snapshot.BadRow
+	state   *feature.State
+	ws      *feature.Workspace
+	in      engine.Inputs
+	look    []engine.Lookup
+	scratch engine.Scratch
+	sparse  bool // in and look are filled for rec
+	params  engine.Params
+	step    engine.Stepper
+	result  *engine.Result
+	outs    []progress.Outcome
+	tag     wire.Tag
+	peers   []peer
+}
+
+// peer is what goes to and comes from one parameter server.
+type peer struct {
+	ids   [][]uint64
+	at    [][]int32 // by table: position of each id in Lookup.Unique; nil when it is the same
+	grads [][]float32
+	pull  wire.PullRequest
+	reply wire.PullReply
+	push  wire.PushRequest
+}
+
+func newBatcher(o *loop, a *tidemill.Assignment) *batcher {
+	b := &batcher{o: o, m: o.m, state: o.m.Plan.NewState(), ws: o.m.Plan.NewWorkspace(), step: o.m.Engine.NewStepper()}
+	number := map[string]int{}
+	for i, id := range a.PSes() {
+		number[id] = i
+	}
+	b.shards = make([]int, len(a.Shards))
+	for s, owner := range a.Shards {
+		b.shards[s] = number[owner.Member]
+	}
+	b.home = b.shards[tidemill.HomeShard(len(b.shards))]
+	tables, tensors := b.m.Layout.Tables, b.m.Layout.Tensors
+	b.params.Rows = make([][]float32, len(tables))
+	b.params.Dense = make([][]float32, len(tensors))
+	for k, t := range tensors {
+		b.params.Dense[k] = make([]float32, t.Len())
+	}
+	b.peers = make([]peer, len(number))
+	for i := range b.peers {
+		p := &b.peers[i]
+		p.ids, p.at, p.grads = make([][]uint64, len(tables)), make([][]int32, len(tables)), make([][]float32, len(tables))
+	}
+	return b
+}
+
+// kept returns the number of examples of the current batch.
+func (b *batcher) kept() int { return b.in.N }
+
+func (b *batcher) header() wire.Header {
+	return wire.Header{Job: b.o.job, Generation: b.o.generation, Partition: b.o.partition, Epoch: b.o.epoch, Round: b.cur.Round}
+}
+
+// prepare reads the batch's rows and puts aside those that cannot be used.
+func (b *batcher) prepare(ctx context.Context, cur Batch) error {
+	if b.rec != nil {
+		b.rec.Release()
+		b.rec = nil
+	}
+	pieces, err := b.o.rows.next(ctx, cur.Range)
+	if err != nil {
+		return err
+	}
+	b.cur, b.bad, b.rowOf, b.sparse = cur, b.bad[:0], nil, false
+	if len(pieces) == 1 {
+		b.rec = pieces[0].Rows
+	} else if b.rec, err = concat(pieces); err != nil {
+		return err
+	}
+	dense := cur.Range.Next-cur.Range.First == b.rec.NumRows()
+	for _, p := range pieces {
+		if p.Offsets != nil || !dense {
+			b.rowOf = b.rowOf[:0]
+			for _, q := range pieces {
+				for i := range int(q.Rows.NumRows()) {
+					b.rowOf = append(b.rowOf, q.Offset(i))
+				}
+			}
+			break
+		}
+	}
+	b.drop(b.m.Plan.Check(b.rec, true))
+	if !b.m.Plan.Learns() || b.m.Plan.SparseFrozen(b.state) {
+		return b.inputs()
+	}
+	return nil
+}
+
+// concat joins the pieces of a batch that was read in several.
+func concat(pieces []tidemill.Batch) (arrow.RecordBatch, error) {
+	// Pieces read before a column was added lack it; the newest has all.
+	schema := pieces[len(pieces)-1].Rows.Schema()
+	cols := make([]arrow.Array, schema.NumFields())
+	var n int64
+	for _, p := range pieces {
+		n += p.Rows.NumRows()
+	}
+	defer func() {
+		for _, c := range cols {
+			if c != nil {
+				c.Release()
+			}
+		}
+		for _, p := range pieces {
+			p.Rows.Release()
+		}
+	}()
+	for f := range cols {
+		var parts []arrow.Array
+		var made []arrow.Array
+		for _, p := range pieces {
+			if f < int(p.Rows.NumCols()) {
+				parts = append(parts, p.Rows.Column(f))
+				continue
+			}
+			nulls := array.MakeArrayOfNull(memory.DefaultAllocator, schema.Field(f).Type, int(p.Rows.NumRows()))
+			parts, made = append(parts, nulls), append(made, nulls)
+		}
+		var err error
+		cols[f], err = array.Concatenate(parts, memory.DefaultAllocator)
+		for _, m := range made {
+			m.Release()
+		}
+		if err != nil {
+			return nil, fmt.Errorf("join rows: column %q: %w: %w", schema.Field(f).Name, tidemill.ErrCorrupt, err)
+		}
+	}
+	return array.NewRecordBatch(schema, cols, n), nil
+}
+
+// drop puts rows aside.
+func (b *batcher) drop(bad []feature.BadRow) {
+	if len(bad) == 0 {
+		return
+	}
+	if b.rowOf == nil {
+		for i := range b.rec.NumRows() {
+			b.rowOf = append(b.rowOf, b.cur.Range.First+i)
+		}
+	}
+	rec := feature.Drop(b.rec, bad)
+	b.rec.Release()
+	b.rec = rec
+	gone := map[int]bool{}
+	for _, r := range bad {
+		gone[r.Row] = true
+		b.bad = append(b.bad, snapshot.BadRow{Partition: b.o.partition, Offset: b.rowOf[r.Row], Reason: r.Column + ": " + r.Reason})
+	}
+	keep := b.rowOf[:0]
+	for i, off := range b.rowOf {
+		if !gone[i] {
+			keep = append(keep, off)
+		}
+	}
+	b.rowOf = keep
+	b.sparse = false
+	if f := b.o.w.cfg.Events.Bad; f != nil {
+		f(b.o.job, len(gone))
+	}
+}
+
+// inputs fills in the sparse half of the inputs and who is asked for which rows.
+func (b *batcher) inputs() error {
+	if err := b.m.Plan.Sparse(b.ws, &b.in, b.rec, b.state); err != nil {
+		return err
+	}
+	b.look = engine.Lookups(b.look, &b.scratch, &b.in, b.m.Engine)
+	b.sparse = true
+	if len(b.peers) == 1 {
+		for t := range b.look {
+			b.peers[0].ids[t] = b.look[t].Unique
+		}
+		return nil
+	}
+	v := len(b.shards)
+	for i := range b.peers {
+		for t := range b.look {
+			b.peers[i].ids[t], b.peers[i].at[t] = b.peers[i].ids[t][:0], b.peers[i].at[t][:0]
+		}
+	}
+	for t := range b.look {
+		for k, id := range b.look[t].Unique {
+			p := &b.peers[b.shards[tidemill.ShardOf(id, v)]]
+			p.ids[t] = append(p.ids[t], id)
+			p.at[t] = append(p.at[t], int32(k))
+		}
+	}
+	return nil
+}
+
+// pull asks one ps for its rows. Different ps may be asked at the same time.
+func (b *batcher) pull(ctx context.Context, i int, _ Batch) error {
+	p := &b.peers[i]
+	p.pull = wire.PullRequest{Header: b.header(), IDs: p.ids, Bare: !b.sparse}
+	return b.o.ps[i].Pull(ctx, &p.pull, &p.reply)
+}
+
+// compute makes predictions, outcomes and the gradient from what was pulled.
+func (b *batcher) compute(ctx context.Context) error {
+	if err := b.learned(); err != nil {
+		return err
+	}
+	if !b.sparse {
+		// What ids look like depended on the state that the pull brought.
+		if err := b.inputs(); err != nil {
+			return err
+		}
+		if err := b.pullAgain(ctx); err != nil {
+			return err
+		}
+	}
+	for {
+		if err := b.gather(); err != nil {
+			return err
+		}
+		if err := b.m.Plan.Numeric(b.ws, &b.in, b.rec, b.state); err != nil {
+			return err
+		}
+		if err := b.m.Plan.Labels(&b.in, b.rec); err != nil {
+			return err
+		}
+		b.result = b.step.Step(&b.in, b.look, &b.params)
+		bad := b.notFinite()
+		if len(bad) == 0 {
+			break
+		}
+		b.drop(bad)
+		if err := b.inputs(); err != nil {
+			return err
+		}
+		if err := b.pullAgain(ctx); err != nil {
+			return err
+		}
+	}
+	b.scatter()
+	return b.tell()
+}
+
+// pullAgain asks for rows within the round whose parameters were just served: they cannot have
+// changed, since this partition's push is still missing.
+func (b *batcher) pullAgain(ctx context.Context) error {
+	for i := range b.peers {
+		for {
+			err := b.pull(ctx, i, b.cur)
+			if err == nil {
+				break
+			}
+			if !errors.Is(err, tidemill.ErrNotReady) && !errors.Is(err, tidemill.ErrUnavailable) || !pause(ctx, retryFirst) {
+				return err
+			}
+		}
+	}
+	return b.learned()
+}
+
+// learned takes over the transform state that came with the home shard's answer.
+func (b *batcher) learned() error {
+	if !b.m.Plan.Learns() {
+		return nil
+	}
+	home := b.peers[b.home].reply.Home
+	if home == nil {
+		return fmt.Errorf("pull: the transform state is missing: %w", tidemill.ErrCorrupt)
+	}
+	return b.m.Plan.ReadState(b.state, home)
+}
+
+// gather lays the pulled rows and blocks out as the engine wants them.
+func (b *batcher) gather() error {
+	for t := range b.look {
+		dim := b.m.Layout.Tables[t].Dim
+		if len(b.peers) == 1 {
+			b.params.Rows[t] = b.peers[0].reply.Rows[t]
+		} else {
+			n := len(b.look[t].Unique) * dim
+			if cap(b.params.Rows[t]) < n {
+				b.params.Rows[t] = make([]float32, n)
+			}
+			b.params.Rows[t] = b.params.Rows[t][:n]
+			for i := range b.peers {
+				p := &b.peers[i]
+				if len(p.reply.Rows[t]) != len(p.at[t])*dim {
+					return fmt.Errorf("pull: %d values for %d rows of %d: %w", len(p.reply.Rows[t]), len(p.at[t]), dim, tidemill.ErrCorrupt)
+				}
+				for k, at := range p.at[t] {
+					copy(b.params.Rows[t][int(at)*dim:(int(at)+1)*dim], p.reply.Rows[t][k*dim:(k+1)*dim])
+				}
+			}
+		}
+		if len(b.params.Rows[t]) != len(b.look[t].Unique)*dim {
+			return fmt.Errorf("pull: %d values for %d rows of %d: %w", len(b.params.Rows[t]), len(b.look[t].Unique), dim, tidemill.ErrCorrupt)
+		}
+	}
+	for i := range b.peers {
+		for _, blk := range b.peers[i].reply.Blocks {
+			if blk.Tensor >= len(b.params.Dense) || (blk.Index+1)*tidemill.BlockSize < len(blk.Values) ||
+				blk.Index*tidemill.BlockSize+len(blk.Values) > len(b.params.Dense[blk.Tensor]) {
+				return fmt.Errorf("pull: block %d of tensor %d does not fit: %w", blk.Index, blk.Tensor, tidemill.ErrCorrupt)
+			}
+			copy(b.params.Dense[blk.Tensor][blk.Index*tidemill.BlockSize:], blk.Values)
+		}
+	}
+	return nil
+}
+
+// notFinite finds the rows without which the gradient is finite.
+func (b *batcher) notFinite() []feature.BadRow {
+	const reason = "loss or gradient is not finite"
+	var bad []feature.BadRow
+	for i, l := range b.result.Losses {
+		if !finite(l) {
+			bad = append(bad, feature.BadRow{Row: i, Column: "row", Reason: reason})
+		}
+	}
+	if len(bad) > 0 || b.finite() {
+		return bad
+	}
+	// The losses are fine and a gradient is not: try row by row.
+	rec, in, n := b.rec, b.in, b.in.N
+	for i := range n {
+		one := rec.NewSlice(int64(i), int64(i+1))
+		var single engine.Inputs
+		var scratch engine.Scratch
+		err := errors.Join(b.m.Plan.Sparse(b.ws, &single, one, b.state), b.m.Plan.Numeric(b.ws, &single, one, b.state), b.m.Plan.Labels(&single, one))
+		if err == nil {
+			look := engine.Lookups(nil, &scratch, &single, b.m.Engine)
+			params := engine.Params{Dense: b.params.Dense, Rows: make([][]float32, len(look))}
+			for t := range look {
+				dim := b.m.Layout.Tables[t].Dim
+				for _, id := range look[t].Unique {
+					for k, u := range b.look[t].Unique {
+						if u == id {
+							params.Rows[t] = append(params.Rows[t], b.params.Rows[t][k*dim:(k+1)*dim]...)
+							break
+						}
+					}
+				}
+			}
+			b.result = b.step.Step(&single, look, &params)
+			if !b.finite() {
+				bad = append(bad, feature.BadRow{Row: i, Column: "row", Reason: reason})
+			}
+		}
+		one.Release()
+	}
+	b.in = in
+	if len(bad) == 0 { // only the sum overflows: no row is innocent
+		for i := range n {
+			bad = append(bad, feature.BadRow{Row: i, Column: "batch", Reason: reason})
+		}
+	}
+	return bad
+}
+
+func finite(x float32) bool { return !math.IsNaN(float64(x)) && !math.IsInf(float64(x), 0) }
+
+// finite reports whether every gradient of the result is.
+func (b *batcher) finite() bool {
+	for _, gs := range [][][]float32{b.result.RowGrads, b.result.DenseGrads} {
+		for _, g := range gs {
+			var sum float32 // x−x is 0 for a finite x and NaN otherwise
+			for _, x := range g {
+				sum += x - x
+			}
+			if sum != 0 {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// scatter splits the gradient by ps.
+func (b *batcher) scatter() {
+	for i := range b.peers {
+		p := &b.peers[i]
+		for t := range b.look {
+			if len(b.peers) == 1 {
+				p.grads[t] = b.result.RowGrads[t]
+				continue
+			}
+			dim := b.m.Layout.Tables[t].Dim
+			g := p.grads[t][:0]
+			for _, at := range p.at[t] {
+				g = append(g, b.result.RowGrads[t][int(at)*dim:(int(at)+1)*dim]...)
+			}
+			p.grads[t] = g
+		}
+		p.push = wire.PushRequest{
+			Header: b.header(), Range: b.cur.Range, Floor: b.cur.Range.First, Members: b.cur.Members,
+			Examples: int64(b.in.N), IDs: p.ids, Grads: p.grads, Blocks: p.push.Blocks[:0],
+		}
+		for _, blk := range p.reply.Blocks {
+			from := blk.Index * tidemill.BlockSize
+			p.push.Blocks = append(p.push.Blocks, wire.Block{
+				Tensor: blk.Tensor, Index: blk.Index, Values: b.result.DenseGrads[blk.Tensor][from : from+len(blk.Values)],
+			})
+		}
+	}
+}
+
+// tell fills in what the batch changes beside parameters.
+func (b *batcher) tell() error {
+	outputs := b.m.Engine.Outputs()
+	b.outs = b.outs[:0]
+	for i := range b.in.N {
+		b.outs = append(b.outs, progress.Judge(b.m.Spec.Label.Type, b.result.Predictions[i*outputs:(i+1)*outputs], b.in.Labels[i], b.result.Losses[i]))
+	}
+	b.tag.Outcomes = progress.AppendOutcomes(b.tag.Outcomes[:0], b.outs)
+	b.tag.Transforms = b.tag.Transforms[:0]
+	if b.m.Plan.Learns() {
+		var err error
+		if b.tag.Transforms, err = b.m.Plan.AppendDelta(b.tag.Transforms, b.ws, b.rec); err != nil {
+			return err
+		}
+	}
+	b.tag.EventMax = 0
+	if b.in.N > 0 {
+		if _, newest, ok := b.m.Plan.EventTimes(b.rec); ok {
+			b.tag.EventMax = newest
+		}
+	}
+	b.tag.Bad = append([]snapshot.BadRow(nil), b.bad...)
+	b.peers[b.home].push.Tag = &b.tag
+	return nil
+}
+
+// push sends one ps its share. Different ps may be sent to at the same time.
+func (b *batcher) push(ctx context.Context, i int, _ Batch) error {
+	return b.o.ps[i].Push(ctx, &b.peers[i].push)
+}

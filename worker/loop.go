@@ -1,0 +1,555 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/tidemill/tidemill"
+	"github.com/tidemill/tidemill/internal/model"
+	"github.com/tidemill/tidemill/internal/source"
+	"github.com/tidemill/tidemill/internal/wire"
+)
+
+// loop trains one partition in one generation: it carries out the effects of its Core. All of
+// it belongs to one goroutine but for the fields that say otherwise.
+type loop struct {
+	w          *Worker
+	job        string
+	partition  int
+	generation uint64
+	epoch      uint64
+	identity   string
+	end        int64 // of a bounded job; -1 otherwise
+	linger     time.Duration
+	step       int64 // rows per batch
+
+	core  *Core
+	todo  []Effect
+	peers []tidemill.Member
+	ps    []wire.PS
+	m     *model.Model
+	batch *batcher
+
+	grants   chan wire.Grant // from the link's goroutine
+	relinked chan struct{}   // the link was made anew; capacity 1
+	link     atomic.Pointer[link]
+
+	rows     *rows
+	offers   []wire.Offer
+	offered  int64 // offers begin there, or at their end when there are none
+	upTo     int64 // offers end there
+	welcome  bool  // the trainer has said where it stands
+	joined   bool
+	torn     bool
+	pending  time.Time // when the short batch at the log's end was first seen; zero if none
+	reported int64     // acknowledged below, as last reported
+	fresh    bool      // something to report
+	started  time.Time
+	computed time.Duration
+}
+
+func newLoop(w *Worker, a *tidemill.Assignment, partition int, m *model.Model, l *link) *loop {
+	o := &loop{
+		w: w, job: a.Job, partition: partition, generation: a.Generation, epoch: a.Partitions[partition].Epoch,
+		identity: a.Identity, end: -1, linger: a.Spec.Train.Linger, step: int64(a.Spec.Train.Batch), m: m,
+		grants: make(chan wire.Grant, 64), relinked: make(chan struct{}, 1),
+	}
+	if e := a.Spec.Train.End; partition < len(e) {
+		o.end = e[partition]
+	}
+	for _, id := range a.PSes() {
+		o.peers = append(o.peers, a.Members[id])
+	}
+	o.core = NewCore(CoreConfig{Partition: partition, Staleness: a.Spec.Train.Staleness, PS: len(o.peers)})
+	o.batch = newBatcher(o, a)
+	o.link.Store(l)
+	return o
+}
+
+// use makes l the link for reports from now on. Any goroutine may call it.
+func (o *loop) use(l *link) {
+	if o.link.Swap(l) != l {
+		l.add(o)
+		o.linked()
+	}
+}
+
+// linked tells the loop that the trainer may have missed what it said. Any goroutine may call it.
+func (o *loop) linked() {
+	select {
+	case o.relinked <- struct{}{}:
+	default:
+	}
+}
+
+// grant hands a grant to the loop. The link's goroutine calls it.
+func (o *loop) grant(ctx context.Context, g wire.Grant) {
+	select {
+	case o.grants <- g:
+	case <-ctx.Done():
+	}
+}
+
+func (o *loop) run(ctx context.Context) error {
+	for _, m := range o.peers {
+		ps, err := o.w.cfg.PS(ctx, m)
+		if err != nil {
+			return err
+		}
+		o.ps = append(o.ps, ps)
+	}
+	topic, err := o.w.cfg.Source.Open(ctx, o.m.Spec.Stream.Topic)
+	if err != nil {
+		return err
+	}
+	defer topic.Close()
+	info, err := topic.Info(ctx)
+	if err != nil {
+		return err
+	}
+	if info.Identity != o.identity {
+		return fmt.Errorf("topic %q was made again since the job began: %w", o.m.Spec.Stream.Topic, tidemill.ErrInvalid)
+	}
+	defer func() {
+		if o.rows != nil {
+			o.rows.close()
+		}
+	}()
+	if err := o.feed(ctx, &Event{Kind: Begin}); err != nil {
+		return err
+	}
+	if !o.joined {
+		return o.last(ctx, nil)
+	}
+	if o.core.Next() > info.Next[o.partition] {
+		return o.fault(ctx, fmt.Errorf("the log of topic %q partition %d ends at %d, before the cut's %d: rows were lost: %w",
+			o.m.Spec.Stream.Topic, o.partition, info.Next[o.partition], o.core.Next(), tidemill.ErrCorrupt))
+	}
+	reader, err := topic.Reader(ctx, o.partition, o.core.Next())
+	if err != nil {
+		return o.fault(ctx, err)
+	}
+	o.rows = newRows(ctx, reader, o.step)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		wait, err := o.offer()
+		if err != nil {
+			return o.fault(ctx, err)
+		}
+		o.tell()
+		timer.Reset(wait)
+		select {
+		case <-ctx.Done():
+			return nil
+		case g := <-o.grants:
+			err = o.granted(ctx, g)
+		case <-o.relinked:
+			o.report(true)
+		case p := <-o.rows.pieces:
+			o.rows.take(p)
+		case <-timer.C:
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (o *loop) granted(ctx context.Context, g wire.Grant) error {
+	o.welcome = true
+	if g.Next > o.upTo {
+		o.offers, o.upTo = o.offers[:0], g.Next
+	}
+	// Offers that are granted are no longer offered.
+	for len(o.offers) > 0 {
+		f := &o.offers[0]
+		n := min(f.Count, max(0, g.Next-f.First)/f.Step)
+		f.First, f.Count = f.First+n*f.Step, f.Count-n
+		if f.Count > 0 {
+			break
+		}
+		o.offers = o.offers[1:]
+	}
+	if g.Run.Count == 0 {
+		o.fresh = true
+		return nil
+	}
+	return o.feed(ctx, &Event{Kind: Granted, Run: g.Run})
+}
+
+// offer extends the offers by what can be read now. It returns how long to wait before
+// looking again.
+func (o *loop) offer() (time.Duration, error) {
+	const idle = time.Second
+	if !o.welcome {
+		return idle, nil
+	}
+	end, err := o.rows.logEnd()
+	if err != nil {
+		return 0, err
+	}
+	bounded := o.end >= 0
+	if bounded {
+		end = min(end, o.end)
+	}
+	if n := (end - o.upTo) / o.step; n > 0 {
+		o.extend(wire.Offer{First: o.upTo, Step: o.step, Count: n})
+		o.pending = time.Time{}
+	}
+	rest := end - o.upTo
+	if rest <= 0 {
+		o.pending = time.Time{}
+		return idle, nil
+	}
+	if bounded && end == o.end {
+		o.extend(wire.Offer{First: o.upTo, Step: rest, Count: 1})
+		return idle, nil
+	}
+	if o.pending.IsZero() {
+		o.pending = time.Now()
+		o.fresh = true // at the log's end for now
+	}
+	left := o.linger - time.Since(o.pending)
+	if left > 0 {
+		return left, nil
+	}
+	o.extend(wire.Offer{First: o.upTo, Step: rest, Count: 1})
+	o.pending = time.Time{}
+	return idle, nil
+}
+
+func (o *loop) extend(f wire.Offer) {
+	o.fresh = true
+	o.upTo = f.First + f.Step*f.Count
+	if n := len(o.offers); n > 0 {
+		if last := &o.offers[n-1]; last.Step == f.Step && last.First+last.Step*last.Count == f.First {
+			last.Count += f.Count
+			return
+		}
+	}
+	o.offers = append(o.offers, f)
+}
+
+// tell reports if there is something new to say.
+func (o *loop) tell() {
+	if o.fresh || o.core.Next() > o.reported {
+		o.report(false)
+	}
+}
+
+func (o *loop) report(joined bool) {
+	o.fresh = false
+	o.reported = o.core.Next()
+	r := &wire.Report{Joined: joined, Next: o.core.Next(), Acked: o.core.Next(), Offers: append([]wire.Offer(nil), o.offers...)}
+	r.AtEnd, r.End = o.welcome, o.upTo
+	o.send(r)
+}
+
+func (o *loop) send(r *wire.Report) {
+	r.Generation, r.Partition, r.Epoch = o.generation, o.partition, o.epoch
+	o.link.Load().send(r)
+}
+
+// fault tells the trainer about a failure that will not pass.
+func (o *loop) fault(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return o.last(ctx, &wire.Report{Fault: err.Error()})
+}
+
+// last says a last word, again over every new link, until an assignment ends the loop.
+func (o *loop) last(ctx context.Context, r *wire.Report) error {
+	if r == nil {
+		r = &wire.Report{Torn: o.torn}
+	}
+	for {
+		if r.Torn || r.Fault != "" {
+			o.send(r)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-o.relinked:
+		case <-o.grants:
+		}
+	}
+}
+
+// feed steps the core and carries out all that follows.
+func (o *loop) feed(ctx context.Context, ev *Event) error {
+	o.todo = append(o.todo, o.core.Step(ev)...)
+	for i := 0; i < len(o.todo); i++ {
+		e := o.todo[i]
+		if err := ctx.Err(); err != nil {
+			o.todo = o.todo[:0]
+			return err
+		}
+		var evs []Event
+		switch e.Kind {
+		case SendFence, SendPull, SendPush:
+			// All requests to the parameter servers of one phase go out together.
+			n := i + 1
+			for n < len(o.todo) && o.todo[n].Kind == e.Kind {
+				n++
+			}
+			evs = o.ask(ctx, o.todo[i:n])
+			i = n - 1
+		case Joined:
+			o.joined = true
+			if o.rows == nil {
+				o.upTo = e.Next
+			}
+			o.report(true)
+		case Compute:
+			t := time.Now()
+			err := o.compute(ctx)
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			o.computed = time.Since(t)
+			evs = []Event{{Kind: Computed, Err: err}}
+		case Acked:
+			o.acked(e)
+		case Torn:
+			o.torn = true
+			o.todo = o.todo[:0]
+			return o.last(ctx, nil)
+		case Fault:
+			o.todo = o.todo[:0]
+			return o.fault(ctx, e.Err)
+		case Over:
+			o.todo = o.todo[:0]
+			o.w.cfg.Logger.Debug("partition taken over", "job", o.job, "partition", o.partition, "err", e.Err)
+			return o.last(ctx, &wire.Report{})
+		}
+		for k := range evs {
+			o.todo = append(o.todo, o.core.Step(&evs[k])...)
+		}
+		if i > 256 { // a long run of batches: do not let the queue grow with it
+			o.todo = append(o.todo[:0], o.todo[i+1:]...)
+			i = -1
+		}
+	}
+	o.todo = o.todo[:0]
+	return nil
+}
+
+func (o *loop) compute(ctx context.Context) error {
+	select {
+	case o.w.slots <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-o.w.slots }()
+	return o.batch.compute(ctx)
+}
+
+func (o *loop) acked(e Effect) {
+	now := time.Now()
+	if f := o.w.cfg.Events.Batch; f != nil {
+		f(o.job, o.partition, o.batch.kept(), now.Sub(o.started), o.computed)
+	}
+	if e.Next-o.reported >= wire.Window(int(o.step))/4 {
+		_, _ = o.offer() // a failing reader is noticed by run
+		o.report(false)
+	}
+}
+
+// ask sends requests of one kind, to several parameter servers at the same time, and returns
+// their answers as events.
+func (o *loop) ask(ctx context.Context, es []Effect) []Event {
+	if es[0].Again && !pause(ctx, retryFirst) {
+		return nil
+	}
+	if es[0].Kind == SendPull && !es[0].Again {
+		o.started = time.Now()
+		if err := o.batch.prepare(ctx, es[0].Batch); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return []Event{{Kind: Pulled, PS: es[0].PS, Err: err}}
+		}
+	}
+	if !o.w.cfg.Alive() {
+		return []Event{o.answer(es[0], wire.Held{}, fmt.Errorf("the session lease is lost: %w", tidemill.ErrFenced))}
+	}
+	evs := make([]Event, len(es))
+	if len(es) == 1 {
+		held, err := o.request(ctx, es[0])
+		evs[0] = o.answer(es[0], held, err)
+		return evs
+	}
+	done := make(chan struct{}, len(es))
+	for i, e := range es[1:] {
+		go func() {
+			held, err := o.request(ctx, e)
+			evs[i+1] = o.answer(e, held, err)
+			done <- struct{}{}
+		}()
+	}
+	held, err := o.request(ctx, es[0])
+	evs[0] = o.answer(es[0], held, err)
+	for range es[1:] {
+		<-done
+	}
+	return evs
+}
+
+func (o *loop) answer(e Effect, held wire.Held, err error) Event {
+	kind := map[EffectKind]EventKind{SendFence: Fenced, SendPull: Pulled, SendPush: Pushed}[e.Kind]
+	if err != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)) {
+		err = fmt.Errorf("%w: %w", tidemill.ErrUnavailable, err)
+	}
+	return Event{Kind: kind, PS: e.PS, Held: held, Err: err}
+}
+
+func (o *loop) request(ctx context.Context, e Effect) (wire.Held, error) {
+	switch e.Kind {
+	case SendFence:
+		return o.ps[e.PS].Fence(ctx, &wire.FenceRequest{Job: o.job, Generation: o.generation, Partition: o.partition, Epoch: o.epoch})
+	case SendPull:
+		return wire.Held{}, o.batch.pull(ctx, e.PS, e.Batch)
+	default:
+		return wire.Held{}, o.batch.push(ctx, e.PS, e.Batch)
+	}
+}
+
+// rows keeps what was read of the partition and not yet used.
+type rows struct {
+	reader source.Reader
+	cancel context.CancelFunc
+	pieces chan piece
+	have   []tidemill.Batch // contiguous, oldest first
+	end    int64            // of the log, as last heard
+	err    error
+}
+
+type piece struct {
+	batch tidemill.Batch
+	end   int64
+	err   error
+}
+
+// newRows starts reading ahead, a few thousand rows at most.
+func newRows(ctx context.Context, reader source.Reader, step int64) *rows {
+	ctx, cancel := context.WithCancel(ctx)
+	_, end := reader.Buffered()
+	r := &rows{reader: reader, cancel: cancel, pieces: make(chan piece, 4), end: end}
+	most := int(max(step, 512))
+	go func() {
+		defer close(r.pieces)
+		defer reader.Close()
+		for {
+			b, err := reader.Next(ctx, most)
+			_, end := reader.Buffered()
+			select {
+			case r.pieces <- piece{b, end, err}:
+			case <-ctx.Done():
+				if err == nil {
+					b.Rows.Release()
+				}
+				return
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	return r
+}
+
+func (r *rows) take(p piece) {
+	switch {
+	case p.batch.Rows == nil && p.err == nil: // the reader has gone
+		if r.err == nil {
+			r.err = context.Canceled
+		}
+	case p.err != nil:
+		r.err = p.err
+	default:
+		r.have = append(r.have, p.batch)
+		r.end = max(r.end, p.end, p.batch.Range.Next)
+	}
+}
+
+// logEnd returns the log's end as last heard.
+func (r *rows) logEnd() (int64, error) {
+	for {
+		select {
+		case p := <-r.pieces:
+			if len(r.have) < 8 || p.err != nil {
+				r.take(p)
+				if r.err != nil {
+					return r.end, r.err
+				}
+				continue
+			}
+			r.take(p)
+		default:
+		}
+		return r.end, r.err
+	}
+}
+
+// next waits for the rows of exactly rng, which must follow the ones before.
+func (r *rows) next(ctx context.Context, rng tidemill.Range) ([]tidemill.Batch, error) {
+	for {
+		have := int64(-1)
+		if n := len(r.have); n > 0 {
+			have = r.have[n-1].Range.Next
+		}
+		if have >= rng.Next {
+			break
+		}
+		select {
+		case p := <-r.pieces:
+			r.take(p)
+			if r.err != nil {
+				return nil, r.err
+			}
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	var out []tidemill.Batch
+	at := rng.First
+	for at < rng.Next {
+		b := r.have[0]
+		if b.Range.First > at {
+			return nil, fmt.Errorf("rows %v begin after offset %d: %w", b.Range, at, tidemill.ErrCorrupt)
+		}
+		skip := at - b.Range.First
+		n := min(b.Range.Next, rng.Next) - at
+		piece := b
+		if skip > 0 || at+n < b.Range.Next {
+			piece.Rows = b.Rows.NewSlice(skip, skip+n)
+		} else {
+			piece.Rows.Retain()
+		}
+		piece.Range = tidemill.Range{First: at, Next: at + n}
+		out = append(out, piece)
+		at += n
+		if at == b.Range.Next {
+			b.Rows.Release()
+			r.have = r.have[1:]
+		}
+	}
+	return out, nil
+}
+
+func (r *rows) close() {
+	r.cancel()
+	for p := range r.pieces {
+		if p.batch.Rows != nil {
+			p.batch.Rows.Release()
+		}
+	}
+	for _, b := range r.have {
+		b.Rows.Release()
+	}
+}

@@ -1,0 +1,293 @@
+package worker
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/tidemill/tidemill"
+	"github.com/tidemill/tidemill/internal/model"
+	"github.com/tidemill/tidemill/internal/source"
+	"github.com/tidemill/tidemill/internal/wire"
+)
+
+// Config of a Worker.
+type Config struct {
+	Member string        // this process's id in assignments
+	Slots  int           // batches computed at the same time; at least 1
+	Source source.Stream // the caller closes it
+	// PS and Trainer connect to others; the caller owns the connections and closes them.
+	PS      func(ctx context.Context, m tidemill.Member) (wire.PS, error)
+	Trainer func(ctx context.Context, m tidemill.Member) (wire.Coordinator, error)
+	// Alive reports whether this process still holds its session lease by its own clock.
+	Alive  func() bool
+	Logger *slog.Logger
+	Events Events
+}
+
+// Events are called when something notable happens; nil ones are not. They must not block.
+type Events struct {
+	// Batch was accepted by every ps: rows trained in took, of which compute was spent
+	// computing.
+	Batch func(job string, partition, rows int, took, compute time.Duration)
+	// Bad rows were put aside.
+	Bad func(job string, rows int)
+}
+
+// Worker trains the partitions that assignments give to it.
+type Worker struct {
+	cfg   Config
+	slots chan struct{}
+}
+
+// New returns a worker without partitions.
+func New(cfg Config) *Worker {
+	cfg.Slots = max(1, cfg.Slots)
+	if cfg.Alive == nil {
+		cfg.Alive = func() bool { return true }
+	}
+	return &Worker{cfg: cfg, slots: make(chan struct{}, cfg.Slots)}
+}
+
+// Run follows assignments until ctx ends or the channel is closed. When it returns no loop
+// runs any more; whatever they had not pushed is another worker's.
+func (w *Worker) Run(ctx context.Context, assignments <-chan tidemill.Assignment) error {
+	jobs := map[string]*job{}
+	defer func() {
+		for _, j := range jobs {
+			j.stop()
+		}
+	}()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case a, ok := <-assignments:
+			if !ok {
+				return nil
+			}
+			j := jobs[a.Job]
+			if a.State != tidemill.JobRunning && a.State != tidemill.JobPaused {
+				if j != nil {
+					j.stop()
+					delete(jobs, a.Job)
+				}
+				continue
+			}
+			if j == nil {
+				j = &job{w: w, loops: map[int]*running{}}
+				jobs[a.Job] = j
+			}
+			j.assign(ctx, a)
+		}
+	}
+}
+
+// job is what this worker runs of one job.
+type job struct {
+	w     *Worker
+	seq   uint64
+	model *model.Model
+	spec  string // hash of the spec that model was compiled from
+	link  *link
+	loops map[int]*running
+}
+
+// running is a loop and how to end it.
+type running struct {
+	owner      tidemill.Owner
+	generation uint64
+	loop       *loop
+	cancel     context.CancelFunc
+	done       chan struct{}
+}
+
+func (r *running) stop() {
+	r.cancel()
+	<-r.done
+}
+
+func (j *job) stop() {
+	for p, r := range j.loops {
+		r.stop()
+		delete(j.loops, p)
+	}
+	if j.link != nil {
+		j.link.stop()
+		j.link = nil
+	}
+}
+
+func (j *job) assign(ctx context.Context, a tidemill.Assignment) {
+	if a.Seq <= j.seq {
+		return
+	}
+	j.seq = a.Seq
+	log := j.w.cfg.Logger.With("job", a.Job)
+	for p, r := range j.loops {
+		if p >= len(a.Partitions) || a.Partitions[p] != r.owner || a.Generation != r.generation {
+			r.stop()
+			delete(j.loops, p)
+		}
+	}
+	if h := a.Spec.Hash() + string(a.Schema); j.model == nil || j.spec != h {
+		schema, err := model.DecodeSchema(a.Schema)
+		if err == nil {
+			j.model, err = model.Compile(&a.Spec, schema)
+		}
+		if err != nil {
+			// The trainer compiled the same spec before it wrote the assignment.
+			log.Error("cannot compile the job", "err", err)
+			return
+		}
+		j.spec = h
+	}
+	if j.link == nil || j.link.leader != a.Leader {
+		if j.link != nil {
+			j.link.stop()
+		}
+		j.link = newLink(ctx, j.w, a.Job, a.Leader)
+	}
+	for p, o := range a.Partitions {
+		if o.Member != j.w.cfg.Member || j.loops[p] != nil {
+			continue
+		}
+		lctx, cancel := context.WithCancel(ctx)
+		r := &running{owner: o, generation: a.Generation, cancel: cancel, done: make(chan struct{})}
+		r.loop = newLoop(j.w, &a, p, j.model, j.link)
+		j.loops[p] = r
+		j.link.add(r.loop)
+		go func() {
+			defer close(r.done)
+			defer j.link.remove(r.loop)
+			defer cancel()
+			if err := r.loop.run(lctx); err != nil && lctx.Err() == nil {
+				log.Error("partition stopped", "partition", p, "generation", a.Generation, "err", err)
+			}
+		}()
+	}
+	// Loops that go on may have a new link to the trainer.
+	for _, r := range j.loops {
+		r.loop.use(j.link)
+	}
+}
+
+// link is the connection to the leading trainer, made anew whenever it breaks.
+type link struct {
+	w      *Worker
+	job    string
+	leader tidemill.Member
+	cancel context.CancelFunc
+	done   chan struct{}
+
+	mu    sync.Mutex
+	conn  wire.Link // nil while broken
+	loops map[int]*loop
+}
+
+func newLink(ctx context.Context, w *Worker, job string, leader tidemill.Member) *link {
+	ctx, cancel := context.WithCancel(ctx)
+	l := &link{w: w, job: job, leader: leader, cancel: cancel, done: make(chan struct{}), loops: map[int]*loop{}}
+	go func() {
+		defer close(l.done)
+		l.run(ctx)
+	}()
+	return l
+}
+
+func (l *link) stop() {
+	l.cancel()
+	<-l.done
+}
+
+func (l *link) add(o *loop) {
+	l.mu.Lock()
+	l.loops[o.partition] = o
+	l.mu.Unlock()
+}
+
+func (l *link) remove(o *loop) {
+	l.mu.Lock()
+	if l.loops[o.partition] == o {
+		delete(l.loops, o.partition)
+	}
+	l.mu.Unlock()
+}
+
+const (
+	retryFirst = 20 * time.Millisecond
+	retryMost  = time.Second
+)
+
+func (l *link) run(ctx context.Context) {
+	wait := retryFirst
+	for ctx.Err() == nil {
+		conn, err := l.connect(ctx)
+		if err != nil {
+			l.w.cfg.Logger.Debug("no link to the trainer", "job", l.job, "err", err)
+			if !pause(ctx, wait) {
+				return
+			}
+			wait = min(2*wait, retryMost)
+			continue
+		}
+		wait = retryFirst
+		l.mu.Lock()
+		l.conn = conn
+		for _, o := range l.loops {
+			o.linked()
+		}
+		l.mu.Unlock()
+		for {
+			g, err := conn.Recv()
+			if err != nil {
+				break
+			}
+			l.mu.Lock()
+			o := l.loops[g.Partition]
+			l.mu.Unlock()
+			if o != nil && o.generation == g.Generation && o.epoch == g.Epoch {
+				o.grant(ctx, g)
+			}
+		}
+		l.mu.Lock()
+		l.conn = nil
+		l.mu.Unlock()
+		conn.Close()
+		if !pause(ctx, retryFirst) {
+			return
+		}
+	}
+}
+
+func (l *link) connect(ctx context.Context) (wire.Link, error) {
+	c, err := l.w.cfg.Trainer(ctx, l.leader)
+	if err != nil {
+		return nil, err
+	}
+	return c.Connect(ctx, l.w.cfg.Member)
+}
+
+// send delivers a report, or drops it while the link is broken: the loop says everything
+// again once there is a new one.
+func (l *link) send(r *wire.Report) {
+	l.mu.Lock()
+	conn := l.conn
+	l.mu.Unlock()
+	if conn != nil {
+		_ = conn.Send(l.job, r)
+	}
+}
+
+// pause waits d, or less when ctx ends; it reports whether ctx goes on.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
