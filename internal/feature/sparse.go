@@ -219,9 +219,9 @@ func (w *Workspace) compress(in *engine.Inputs) error {
 	return nil
 }
 
-// Numeric fills in.Dense with the dense numbers of rows, [N × Width], and sets N and Width.
-// It may be called before or after Sparse, also with a newer state. st is only read, and may
-// be nil where the plan learns nothing.
+// Numeric fills in.Dense with the dense numbers of rows, [N × Width]. It comes after Sparse,
+// which resets in, and may use a newer state: the one that came with the pull. st is only
+// read, and may be nil where the plan learns nothing.
 func (p *Plan) Numeric(w *Workspace, in *engine.Inputs, rows arrow.RecordBatch, st *State) error {
 	if err := w.bind(p, rows); err != nil {
 		return err
