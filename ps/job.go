@@ -74,11 +74,12 @@ type call struct {
 
 // capture is the state of this ps's shards at a cut.
 type capture struct {
-	shards  []snapshot.ShardImage
-	tables  []*table
-	home    *wire.Home
-	layout  snapshot.Layout
-	release func()
+	shards   []snapshot.ShardImage
+	tables   []*table
+	home     *wire.Home
+	examples int64
+	layout   snapshot.Layout
+	release  func()
 }
 
 func newShard(m *model.Model, number, v int) *shard {
@@ -312,7 +313,7 @@ func (h *home) apply(req *wire.PushRequest) {
 
 // capture freezes the state copy-on-write. mu is held.
 func (j *job) capture() (*capture, error) {
-	c := &capture{layout: j.model.Layout}
+	c := &capture{layout: j.model.Layout, examples: j.core.Examples()}
 	for _, s := range j.owned {
 		img := snapshot.ShardImage{Shard: s.number}
 		images := make([]image, len(s.tables))

@@ -258,7 +258,7 @@ func (s *Server) Snapshot(ctx context.Context, req *wire.SnapshotRequest, marked
 		return wire.Written{}, fmt.Errorf("ps: this process has lost its session lease: %w", tidemill.ErrFenced)
 	}
 	part, err := snapshot.WritePart(ctx, s.cfg.Bucket, prefix, c.image.layout, c.image.shards)
-	return wire.Written{Part: part, Home: c.image.home}, err
+	return wire.Written{Part: part, Examples: c.image.examples, Home: c.image.home}, err
 }
 
 // Status implements wire.PS.

@@ -35,6 +35,7 @@ type Core struct {
 	bar     *barrier
 	spread  bool // a ps waits for shards: change owners at the next cut
 	paused  bool
+	deposed bool
 	ending  string // terminal state to reach after the next cut
 
 	out []Effect
@@ -130,6 +131,8 @@ type Event struct {
 	PS         []string
 	Report     wire.Report
 	Final      string
+	Reason     string        // Pause, Stop: why, for people
+	Written    *wire.Written // Written: kept by the runner
 }
 
 // EffectKind says what the runner has to do.
@@ -179,6 +182,12 @@ func (c *Core) Assignment() tidemill.Assignment { return c.asg }
 
 // Running reports whether training may go on.
 func (c *Core) Running() bool { return c.phase == phaseRunning && !c.paused }
+
+// Over reports whether the job has ended, and its record says so.
+func (c *Core) Over() bool { return c.phase == phaseOver && !c.deposed }
+
+// Deposed reports whether somebody else leads.
+func (c *Core) Deposed() bool { return c.deposed }
 
 // Step applies an event. The returned effects are valid until the next Step.
 func (c *Core) Step(ev *Event) []Effect {
@@ -231,16 +240,17 @@ func (c *Core) Step(ev *Event) []Effect {
 	case Pause:
 		if !c.paused {
 			c.paused, c.wanted = true, c.wanted || c.rows > 0
-			c.asg.State = tidemill.JobPaused
+			c.asg.State, c.asg.Reason = tidemill.JobPaused, ev.Reason
 			c.write()
 		}
 	case Resume:
 		if c.paused {
 			c.paused = false
-			c.asg.State = tidemill.JobRunning
+			c.asg.State, c.asg.Reason = tidemill.JobRunning, ""
 			c.write()
 		}
 	case Stop:
+		c.asg.Reason = ev.Reason
 		c.stop(ev.Final)
 	}
 	if c.phase == phaseRunning {
@@ -254,7 +264,7 @@ func isTerminal(state string) bool {
 }
 
 func (c *Core) depose() {
-	c.phase = phaseOver
+	c.phase, c.deposed = phaseOver, true
 	c.emit(Effect{Kind: Depose})
 }
 
@@ -409,6 +419,9 @@ func (c *Core) adopt() {
 				c.parts[p].next, c.parts[p].acked = c.asg.Cut[p], c.asg.Cut[p]
 			}
 		}
+	}
+	for len(c.asg.Partitions) < len(c.parts) {
+		c.asg.Partitions = append(c.asg.Partitions, tidemill.Owner{})
 	}
 	for p := range c.parts {
 		q := &c.parts[p]

@@ -93,7 +93,8 @@ type SnapshotRequest struct {
 
 // Written is what a ps has put into the store for a snapshot.
 type Written struct {
-	Part snapshot.Part
+	Part     snapshot.Part
+	Examples int64 // that the state includes
 	// Home is set by the owner of the home shard.
 	Home *Home
 }

@@ -1,0 +1,493 @@
+package trainer
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/tidemill/tidemill"
+	"github.com/tidemill/tidemill/internal/model"
+	"github.com/tidemill/tidemill/internal/progress"
+	"github.com/tidemill/tidemill/internal/snapshot"
+	"github.com/tidemill/tidemill/internal/wire"
+)
+
+// run carries out one job's Core. Its state belongs to the goroutine of main; everybody else
+// posts events. What touches the store or the records goes through one queue, in order.
+type run struct {
+	t     *Trainer
+	log   *slog.Logger
+	job   string
+	spec  tidemill.Spec
+	model *model.Model
+	chain *snapshot.Chain
+	core  *Core
+
+	inbox  chan Event
+	stores chan func(ctx context.Context)
+	done   chan struct{}
+
+	// Of the queue's goroutine.
+	rev     uint64 // of the job's record as last written
+	lineage string
+
+	began   map[int64]time.Time // snapshot number → when it was asked for
+	stall   map[int64]time.Duration
+	written map[int64]map[string]wire.Written
+	parent  int64
+	val     *validator
+
+	// assignment as last written, for those who ask; guarded by the trainer's mu.
+	asg tidemill.Assignment
+}
+
+func newRun(t *Trainer, a tidemill.Assignment, rev uint64) *run {
+	return &run{
+		t: t, log: t.log.With("job", a.Job), job: a.Job, spec: a.Spec, asg: a, rev: rev,
+		inbox: make(chan Event, 1024), stores: make(chan func(context.Context), 64), done: make(chan struct{}),
+		began: map[int64]time.Time{}, stall: map[int64]time.Duration{}, written: map[int64]map[string]wire.Written{},
+	}
+}
+
+// post hands the run an event; after the run has ended it does nothing.
+func (r *run) post(ev Event) {
+	select {
+	case r.inbox <- ev:
+	case <-r.done:
+	}
+}
+
+// main leads the job until ctx ends or it is over.
+func (r *run) main(ctx context.Context) {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	defer close(r.done)
+	schema, err := model.DecodeSchema(r.asg.Schema)
+	if err == nil {
+		r.model, err = model.Compile(&r.spec, schema)
+	}
+	if err == nil {
+		r.chain, err = snapshot.Snapshots(r.t.cfg.Bucket, r.job)
+	}
+	if err == nil {
+		r.val, err = newValidator(ctx, r)
+	}
+	if err != nil {
+		r.log.Error("the job cannot be run", "err", err)
+		return
+	}
+	queue := make(chan struct{})
+	go func() {
+		defer close(queue)
+		for {
+			select {
+			case f := <-r.stores:
+				f(ctx)
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	validated := make(chan struct{})
+	go func() {
+		defer close(validated)
+		r.val.main(ctx)
+	}()
+	defer func() {
+		stop()
+		<-queue
+		<-validated
+	}()
+	if isTerminal(r.asg.State) {
+		// Training is over; the last candidates still wait for their decision.
+		r.val.finish(r.asg.State)
+		select {
+		case <-ctx.Done():
+		case <-validated:
+			r.forget()
+		}
+		return
+	}
+	t := &r.spec.Train
+	r.core = NewCore(CoreConfig{
+		Staleness: t.Staleness, Batch: int64(t.Batch), Window: wire.Window(t.Batch), Every: t.Snapshot.Rows,
+		Partitions: len(r.asg.Cut), Shards: r.spec.Shards, End: t.End,
+	})
+	a := r.asg
+	a.Leader = r.t.cfg.Member
+	r.step(ctx, &Event{Kind: Lead, Assignment: a})
+	r.step(ctx, r.members())
+	var due <-chan time.Time
+	if t.Snapshot.Rows == 0 {
+		tick := time.NewTicker(t.Snapshot.Time)
+		defer tick.Stop()
+		due = tick.C
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case ev := <-r.inbox:
+			if ev.Kind == Members {
+				ev = *r.members()
+			}
+			r.step(ctx, &ev)
+		case <-due:
+			r.step(ctx, &Event{Kind: Due})
+		}
+		switch {
+		case r.core.Deposed():
+			r.log.Warn("somebody else leads this job")
+			stop()
+			return
+		case r.core.Over():
+			state := r.core.Assignment().State
+			if f := r.t.cfg.Events.State; f != nil {
+				f(r.job, state, r.core.Assignment().Reason)
+			}
+			r.val.finish(state)
+			select {
+			case <-ctx.Done():
+			case <-validated:
+				r.forget()
+			}
+			return
+		}
+	}
+}
+
+// forget takes the run off the list once nothing is left to do.
+func (r *run) forget() {
+	r.t.mu.Lock()
+	delete(r.t.runs, r.job)
+	r.t.signal()
+	r.t.mu.Unlock()
+}
+
+func (r *run) members() *Event {
+	workers, ps, _ := r.t.alive()
+	if n := r.spec.Train.PS; n > 0 && len(ps) > n {
+		ps = ps[:n]
+	}
+	if n := r.spec.Train.Parallelism; n > 0 && len(workers) > n {
+		names := make([]string, 0, len(workers))
+		for w := range workers {
+			names = append(names, w)
+		}
+		slices.Sort(names)
+		for _, w := range names[n:] {
+			delete(workers, w)
+		}
+	}
+	return &Event{Kind: Members, Workers: workers, PS: ps}
+}
+
+// step runs one event and its effects.
+func (r *run) step(ctx context.Context, ev *Event) {
+	if ev.Kind == Written {
+		if w := r.written[ev.Number]; w != nil {
+			w[ev.Member] = *ev.Written
+		}
+	}
+	if ev.Kind == Marked {
+		if at, ok := r.began[ev.Number]; ok {
+			r.stall[ev.Number] = time.Since(at)
+		}
+	}
+	if ev.Kind == ReportIn && ev.Report.Fault != "" {
+		r.log.Error("training failed", "partition", ev.Report.Partition, "err", ev.Report.Fault)
+	}
+	for _, e := range r.core.Step(ev) {
+		switch e.Kind {
+		case AppendFence:
+			gen := r.core.Assignment().Generation
+			r.queue(ctx, func(ctx context.Context) { r.fence(ctx, gen) })
+		case WriteAssignment:
+			a := e.Assignment
+			r.queue(ctx, func(ctx context.Context) { r.assign(ctx, a) })
+		case Grant:
+			a := r.core.Assignment()
+			r.t.grant(e.Member, wire.Grant{
+				Job: r.job, Generation: a.Generation, Partition: e.Partition,
+				Epoch: a.Partitions[e.Partition].Epoch, Run: e.Run, Next: e.Next,
+			})
+		case TakeSnapshot:
+			r.began[e.Number] = time.Now()
+			r.written[e.Number] = map[string]wire.Written{}
+			gen := r.core.Assignment().Generation
+			members := r.core.Assignment().Members
+			for _, id := range e.PS {
+				go r.snapshot(ctx, members[id], &wire.SnapshotRequest{
+					Job: r.job, Generation: gen, Number: e.Number, Round: e.Round, Cut: e.Cut.Clone(),
+				})
+			}
+		case Commit:
+			m, home := r.manifest(&e)
+			took, stall := time.Since(r.began[e.Number]), r.stall[e.Number]
+			delete(r.written, e.Number)
+			delete(r.began, e.Number)
+			delete(r.stall, e.Number)
+			r.queue(ctx, func(ctx context.Context) { r.commit(ctx, m, home, took, stall) })
+		case Depose:
+		}
+	}
+}
+
+func (r *run) queue(ctx context.Context, f func(context.Context)) {
+	select {
+	case r.stores <- f:
+	case <-ctx.Done():
+	}
+}
+
+// again repeats f until it succeeds, fails for good, or ctx ends.
+func again(ctx context.Context, log *slog.Logger, what string, f func() error) error {
+	wait := 20 * time.Millisecond
+	for {
+		err := f()
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, tidemill.ErrExists), errors.Is(err, tidemill.ErrConflict), errors.Is(err, tidemill.ErrInvalid), errors.Is(err, tidemill.ErrCorrupt):
+			return err
+		}
+		log.Warn("will try again", "what", what, "err", err)
+		sleep(ctx, wait)
+		wait = min(2*wait, 2*time.Second)
+	}
+}
+
+// fence appends a fence record and reports where to go back to.
+func (r *run) fence(ctx context.Context, generation uint64) {
+	for {
+		var last int64
+		var m, top *snapshot.Manifest
+		err := again(ctx, r.log, "read the snapshot chain", func() (err error) {
+			if last, m, err = snapshot.Latest(ctx, r.chain); err != nil || last == 0 {
+				return err
+			}
+			top, err = snapshot.ReadManifest(ctx, r.chain, last)
+			return err
+		})
+		if err != nil {
+			if ctx.Err() == nil {
+				r.log.Error("the snapshot chain cannot be read", "err", err)
+				r.post(Event{Kind: Stop, Final: tidemill.JobFailed, Reason: err.Error()})
+			}
+			return
+		}
+		if top != nil {
+			generation = max(generation, top.Generation)
+			if top.Fence != nil {
+				generation = max(generation, top.Fence.Generation)
+			}
+		}
+		f := &snapshot.Manifest{
+			Job: r.job, Number: last + 1, Generation: generation, Created: time.Now().UTC(),
+			Fence: &snapshot.Fence{Generation: generation + 1, Holder: r.t.cfg.Member.ID},
+		}
+		err = again(ctx, r.log, "append a fence record", func() error { return snapshot.Commit(ctx, r.chain, f) })
+		if errors.Is(err, tidemill.ErrExists) {
+			continue // somebody was quicker: look again what the last manifest is
+		}
+		if err != nil {
+			if ctx.Err() == nil {
+				r.log.Error("cannot append a fence record", "err", err)
+			}
+			return
+		}
+		from := tidemill.Assignment{Generation: generation, Cut: r.start()}
+		r.parent = 0
+		if m != nil {
+			from.Snapshot, from.Cut, from.Round, from.Examples = m.Number, m.Cut, m.Round, m.Examples
+			r.parent = m.Number
+			r.val.committed(m, nil)
+		}
+		if f := r.t.cfg.Events.Rewound; f != nil {
+			f(r.job, generation+1)
+		}
+		r.post(Event{Kind: Recovered, Number: last + 2, Assignment: from})
+		return
+	}
+}
+
+// start is the cut at which the job began.
+func (r *run) start() tidemill.Cut { return tidemill.Cut(r.spec.Stream.Offsets).Clone() }
+
+// assign writes the job's record by compare-and-set.
+func (r *run) assign(ctx context.Context, a tidemill.Assignment) {
+	_, _, members := r.t.alive()
+	a.Members = map[string]tidemill.Member{}
+	for _, owners := range [][]tidemill.Owner{a.Partitions, a.Shards} {
+		for _, o := range owners {
+			if m, ok := members[o.Member]; ok {
+				a.Members[o.Member] = m
+			}
+		}
+	}
+	value, err := json.Marshal(&a)
+	if err == nil {
+		err = again(ctx, r.log, "write the assignment", func() error {
+			rev, err := r.t.cfg.Records.Update(ctx, JobPrefix+r.job, value, r.rev)
+			if err == nil {
+				r.rev = rev
+			}
+			return err
+		})
+	}
+	if errors.Is(err, tidemill.ErrConflict) {
+		// An earlier try may have arrived although its answer did not.
+		if e, gerr := r.t.cfg.Records.Get(ctx, JobPrefix+r.job); gerr == nil && string(e.Value) == string(value) {
+			r.rev, err = e.Revision, nil
+		}
+	}
+	if err != nil {
+		if ctx.Err() == nil {
+			r.log.Warn("the assignment could not be written", "err", err)
+			r.post(Event{Kind: NotAssigned})
+		}
+		return
+	}
+	r.t.mu.Lock()
+	r.asg = a
+	r.t.signal()
+	r.t.mu.Unlock()
+	r.post(Event{Kind: Assigned, Assignment: a})
+}
+
+// snapshot asks one ps for its part. Until all have captured the cut nothing is granted beyond
+// it, so that asking again gives the same state.
+func (r *run) snapshot(ctx context.Context, m tidemill.Member, req *wire.SnapshotRequest) {
+	ps, err := r.t.cfg.PS(ctx, m)
+	var w wire.Written
+	for wait := 20 * time.Millisecond; err == nil; wait = min(2*wait, time.Second) {
+		w, err = ps.Snapshot(ctx, req, func() { r.post(Event{Kind: Marked, Number: req.Number, Member: m.ID}) })
+		if err == nil || !errors.Is(err, tidemill.ErrUnavailable) && !errors.Is(err, tidemill.ErrNotReady) {
+			break
+		}
+		if !r.isAlive(m.ID) {
+			break // its shards go to others, in another generation
+		}
+		err = nil
+		sleep(ctx, wait)
+		if ctx.Err() != nil {
+			return
+		}
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	if err != nil {
+		r.log.Warn("snapshot failed", "number", req.Number, "ps", m.ID, "err", err)
+		// A pause, so that a full disk is not hammered.
+		sleep(ctx, time.Second)
+		r.post(Event{Kind: Lost, Number: req.Number, Member: m.ID})
+		return
+	}
+	r.post(Event{Kind: Written, Number: req.Number, Member: m.ID, Written: &w})
+}
+
+func (r *run) isAlive(id string) bool {
+	_, ps, _ := r.t.alive()
+	return slices.Contains(ps, id)
+}
+
+// manifest composes the record of a snapshot from what was written for it.
+func (r *run) manifest(e *Effect) (*snapshot.Manifest, *wire.Home) {
+	a := r.core.Assignment()
+	m := &snapshot.Manifest{
+		Job: r.job, Model: r.spec.Model, Lineage: a.Lineage, Number: e.Number, Generation: a.Generation,
+		StreamTopic: r.spec.Stream.Topic, StreamIdentity: a.Identity, Cut: e.Cut.Clone(), Round: e.Round,
+		SpecHash: r.spec.Hash(), Spec: r.spec, Profile: r.model.Engine.Profile(), Schema: a.Schema,
+		Layout: r.model.Layout, Metrics: map[string]float64{}, Created: time.Now().UTC(),
+	}
+	for _, run := range e.Schedule {
+		s := snapshot.Run{Round: run.Round, Rounds: run.Count}
+		for _, p := range run.Parts {
+			s.Steps = append(s.Steps, snapshot.Step{Partition: p.Partition, First: p.First, Next: p.First + run.Count*p.Step, Rows: p.Step})
+		}
+		m.Schedule = append(m.Schedule, s)
+	}
+	var home *wire.Home
+	for _, w := range r.written[e.Number] {
+		m.Parts = append(m.Parts, w.Part)
+		m.Examples = w.Examples
+		if w.Home != nil {
+			home = w.Home
+		}
+	}
+	slices.SortFunc(m.Parts, func(a, b snapshot.Part) int {
+		if len(a.Shards) == 0 || len(b.Shards) == 0 {
+			return len(b.Shards) - len(a.Shards)
+		}
+		return a.Shards[0] - b.Shards[0]
+	})
+	m.Digest = snapshot.SumParts(m.Parts)
+	if home == nil {
+		return m, nil
+	}
+	m.BadRows = home.Bad
+	if len(m.BadRows) > 1000 { // the home shard's notes have them all
+		m.BadRows = m.BadRows[:1000]
+	}
+	for p, t := range home.EventMax {
+		if e.Cut[p] == 0 {
+			continue
+		}
+		if t -= r.spec.Time.MaxOutOfOrder.Milliseconds(); p == 0 || t < m.WatermarkMS {
+			m.WatermarkMS = max(0, t)
+		}
+	}
+	if s, err := progress.Load(home.Progress); err == nil {
+		rep := s.Total()
+		m.Metrics = map[string]float64{
+			"loss": rep.Loss, "prior_loss": rep.PriorLoss, "auc": rep.AUC, "accuracy": rep.Accuracy,
+			"no_change_accuracy": rep.NoChangeAccuracy, "normalized_entropy": rep.NE, "bad_rows": float64(len(home.Bad)),
+		}
+		for k, v := range s.Prior(r.model.Engine.Outputs()) {
+			m.Metrics[priorMetric(k)] = float64(v)
+		}
+	}
+	return m, home
+}
+
+// priorMetric names the constant that the labels so far would predict for output k.
+func priorMetric(k int) string { return fmt.Sprintf("prior_%d", k) }
+
+func (r *run) commit(ctx context.Context, m *snapshot.Manifest, home *wire.Home, took, stall time.Duration) {
+	m.Parent = r.parent
+	err := again(ctx, r.log, "commit a snapshot", func() error { return snapshot.Commit(ctx, r.chain, m) })
+	if errors.Is(err, tidemill.ErrExists) {
+		// An earlier try may have arrived although its answer did not.
+		if was, rerr := snapshot.ReadManifest(ctx, r.chain, m.Number); rerr == nil && was.Fence == nil && was.Generation == m.Generation {
+			err = nil
+		} else {
+			r.post(Event{Kind: Beaten, Number: m.Number})
+			return
+		}
+	}
+	if err != nil {
+		if ctx.Err() == nil {
+			r.log.Error("cannot commit a snapshot", "number", m.Number, "err", err)
+			r.post(Event{Kind: Lost, Number: m.Number})
+		}
+		return
+	}
+	r.parent = m.Number
+	if f := r.t.cfg.Events.Committed; f != nil {
+		f(r.job, m.Number, m.Cut, m.Examples, took, stall)
+	}
+	r.val.committed(m, home)
+	r.post(Event{Kind: Committed, Number: m.Number})
+	if home != nil && int64(len(home.Bad)) > r.spec.Train.MaxBadRows {
+		r.log.Error("too many rows were put aside; the job pauses", "bad_rows", len(home.Bad), "max_bad_rows", r.spec.Train.MaxBadRows,
+			"first", fmt.Sprintf("partition %d offset %d: %s", home.Bad[0].Partition, home.Bad[0].Offset, home.Bad[0].Reason))
+		r.post(Event{Kind: Pause, Reason: fmt.Sprintf("%d rows were put aside, more than train.max_bad_rows: %d", len(home.Bad), r.spec.Train.MaxBadRows)})
+	}
+}

@@ -1,0 +1,410 @@
+package trainer
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"gocloud.dev/blob"
+
+	"github.com/tidemill/tidemill"
+	"github.com/tidemill/tidemill/internal/lease"
+	"github.com/tidemill/tidemill/internal/snapshot"
+	"github.com/tidemill/tidemill/internal/source"
+	"github.com/tidemill/tidemill/internal/wire"
+)
+
+// Keys in the lease stores.
+const (
+	JobPrefix    = "jobs."    // records: one assignment per job
+	MemberPrefix = "members." // sessions: one Session per process
+	leaderKey    = "leader"   // sessions: the leading trainer's member
+)
+
+// Session is the value of a process's session lease.
+type Session struct {
+	tidemill.Member
+	Roles []string `json:"roles"`
+	Slots int      `json:"slots,omitempty"`
+}
+
+// Config of a Trainer.
+type Config struct {
+	Member   tidemill.Member
+	Records  lease.Store // durable
+	Sessions lease.Store // with a TTL
+	Bucket   *blob.Bucket
+	Source   source.Stream
+	PS       func(ctx context.Context, m tidemill.Member) (wire.PS, error)
+	Logger   *slog.Logger
+	Events   Events
+	// ScoreBatch is how many rows are scored at a time; default 256.
+	ScoreBatch int
+}
+
+// Events are called when something notable happens; nil ones are not. They must not block.
+type Events struct {
+	Led       func(leads bool)
+	Rewound   func(job string, generation uint64)
+	Committed func(job string, number int64, cut tidemill.Cut, examples int64, took, stall time.Duration)
+	Offered   func(v tidemill.Version)
+	Decided   func(d tidemill.Decision)
+	Champion  func(c tidemill.Champion)
+	State     func(job, state, reason string)
+}
+
+// Trainer takes part in the election and, while it leads, runs the jobs.
+type Trainer struct {
+	cfg Config
+	log *slog.Logger
+
+	mu      sync.Mutex
+	leading bool
+	members map[string]Session // alive, by id
+	runs    map[string]*run
+	links   map[*localLink]bool
+	changed chan struct{} // closed and replaced when runs or leading change
+}
+
+// New returns a trainer that does not lead yet.
+func New(cfg Config) *Trainer {
+	if cfg.ScoreBatch <= 0 {
+		cfg.ScoreBatch = 256
+	}
+	return &Trainer{
+		cfg: cfg, log: cfg.Logger, members: map[string]Session{}, runs: map[string]*run{},
+		links: map[*localLink]bool{}, changed: make(chan struct{}),
+	}
+}
+
+// Run takes part in the election until ctx ends. When it returns this trainer neither leads
+// nor writes any more.
+func (t *Trainer) Run(ctx context.Context) error {
+	me, err := json.Marshal(t.cfg.Member)
+	if err != nil {
+		return err
+	}
+	for ctx.Err() == nil {
+		s, err := lease.NewSession(t.cfg.Sessions, leaderKey, me, lease.SessionConfig{Logger: t.log})
+		if err != nil {
+			return err
+		}
+		done := make(chan error, 1)
+		sctx, release := context.WithCancel(ctx)
+		go func() { done <- s.Run(sctx) }()
+		select {
+		case <-s.Acquired():
+			lctx, stop := context.WithCancel(ctx)
+			stopped := make(chan struct{})
+			go func() {
+				defer close(stopped)
+				t.lead(lctx, s)
+			}()
+			select {
+			case <-s.Lost():
+			case <-ctx.Done():
+			case <-stopped:
+			}
+			stop()
+			<-stopped
+		case err := <-done:
+			release()
+			if ctx.Err() == nil {
+				t.log.Warn("cannot take part in the election", "err", err)
+				sleep(ctx, time.Second)
+			}
+			continue
+		}
+		release()
+		<-done
+	}
+	return nil
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
+
+// lead runs the jobs until ctx ends.
+func (t *Trainer) lead(ctx context.Context, s *lease.Session) {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	t.log.Info("leads the jobs", "epoch", s.Epoch())
+	var runs sync.WaitGroup
+	t.setLeading(true)
+	defer func() {
+		stop()
+		t.setLeading(false)
+		runs.Wait()
+		t.mu.Lock()
+		clear(t.runs)
+		for l := range t.links {
+			l.close()
+		}
+		clear(t.links)
+		t.mu.Unlock()
+		t.log.Info("no longer leads")
+	}()
+	members, err := t.cfg.Sessions.Watch(ctx, MemberPrefix)
+	if err != nil {
+		t.log.Error("cannot watch members", "err", err)
+		return
+	}
+	jobs, err := t.cfg.Records.Watch(ctx, JobPrefix)
+	if err != nil {
+		t.log.Error("cannot watch jobs", "err", err)
+		return
+	}
+	caughtUp := false
+	var backlog []lease.Entry
+	start := func(e lease.Entry) {
+		var a tidemill.Assignment
+		if e.Deleted || e.Key == "" {
+			return
+		}
+		if err := json.Unmarshal(e.Value, &a); err != nil {
+			t.log.Error("a job record cannot be read", "key", e.Key, "err", err)
+			return
+		}
+		if isTerminal(a.State) && !t.unfinished(ctx, &a) {
+			return
+		}
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if t.runs[a.Job] != nil {
+			return
+		}
+		r := newRun(t, a, e.Revision)
+		t.runs[a.Job] = r
+		t.signal()
+		runs.Add(1)
+		go func() {
+			defer runs.Done()
+			r.main(ctx)
+		}()
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case e, ok := <-members:
+			if !ok {
+				return
+			}
+			if e.Key == "" {
+				caughtUp = true
+				for _, e := range backlog {
+					start(e)
+				}
+				backlog = nil
+			} else {
+				t.member(e)
+			}
+			if caughtUp {
+				t.tellMembers()
+			}
+		case e, ok := <-jobs:
+			if !ok {
+				return
+			}
+			// Jobs wait until it is known who is there.
+			if caughtUp {
+				start(e)
+			} else {
+				backlog = append(backlog, e)
+			}
+		}
+	}
+}
+
+func (t *Trainer) member(e lease.Entry) {
+	id := strings.TrimPrefix(e.Key, MemberPrefix)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if e.Deleted {
+		delete(t.members, id)
+		return
+	}
+	var s Session
+	if err := json.Unmarshal(e.Value, &s); err == nil && s.ID == id {
+		t.members[id] = s
+	}
+}
+
+// alive returns who may own partitions and shards.
+func (t *Trainer) alive() (workers map[string]int, ps []string, members map[string]tidemill.Member) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	workers, members = map[string]int{}, map[string]tidemill.Member{}
+	for id, s := range t.members {
+		members[id] = s.Member
+		if slices.Contains(s.Roles, "worker") {
+			workers[id] = max(1, s.Slots)
+		}
+		if slices.Contains(s.Roles, "ps") {
+			ps = append(ps, id)
+		}
+	}
+	slices.Sort(ps)
+	return workers, ps, members
+}
+
+func (t *Trainer) tellMembers() {
+	for _, r := range t.snapshotRuns() {
+		r.post(Event{Kind: Members})
+	}
+}
+
+func (t *Trainer) snapshotRuns() []*run {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Collect(maps.Values(t.runs))
+}
+
+func (t *Trainer) setLeading(leads bool) {
+	t.mu.Lock()
+	t.leading = leads
+	t.signal()
+	t.mu.Unlock()
+	if f := t.cfg.Events.Led; f != nil {
+		f(leads)
+	}
+}
+
+// signal wakes whoever waits for a change. mu is held.
+func (t *Trainer) signal() {
+	close(t.changed)
+	t.changed = make(chan struct{})
+}
+
+// run returns the run of a job while this trainer leads.
+func (t *Trainer) run(job string) (*run, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.leading {
+		return nil, fmt.Errorf("trainer: another one leads: %w", tidemill.ErrNotReady)
+	}
+	r := t.runs[job]
+	if r == nil {
+		return nil, fmt.Errorf("trainer: job %q is not running: %w", job, tidemill.ErrNotFound)
+	}
+	return r, nil
+}
+
+// localLink is a worker's link within the process; the gRPC edge wraps it too.
+type localLink struct {
+	t      *Trainer
+	member string
+	grants chan wire.Grant
+	once   sync.Once
+	done   chan struct{}
+}
+
+// linkBuffer is how many grants may wait for a worker; one that is further behind than the
+// windows allow has stopped reading, and its link is broken.
+const linkBuffer = 4096
+
+// Connect implements wire.Coordinator.
+func (t *Trainer) Connect(ctx context.Context, member string) (wire.Link, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.leading {
+		return nil, fmt.Errorf("trainer: another one leads: %w", tidemill.ErrNotReady)
+	}
+	l := &localLink{t: t, member: member, grants: make(chan wire.Grant, linkBuffer), done: make(chan struct{})}
+	t.links[l] = true
+	context.AfterFunc(ctx, l.Close)
+	return l, nil
+}
+
+func (l *localLink) Send(job string, r *wire.Report) error {
+	select {
+	case <-l.done:
+		return errLink
+	default:
+	}
+	run, err := l.t.run(job)
+	if err != nil {
+		return err
+	}
+	run.post(Event{Kind: ReportIn, Report: *r})
+	return nil
+}
+
+var errLink = fmt.Errorf("trainer: the link is closed: %w", tidemill.ErrUnavailable)
+
+func (l *localLink) Recv() (wire.Grant, error) {
+	select {
+	case g := <-l.grants:
+		return g, nil
+	case <-l.done:
+		return wire.Grant{}, errLink
+	}
+}
+
+// Close ends the link.
+func (l *localLink) Close() {
+	l.t.mu.Lock()
+	delete(l.t.links, l)
+	l.t.mu.Unlock()
+	l.close()
+}
+
+func (l *localLink) close() { l.once.Do(func() { close(l.done) }) }
+
+// grant sends a grant over every link of a member.
+func (t *Trainer) grant(member string, g wire.Grant) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for l := range t.links {
+		if l.member != member {
+			continue
+		}
+		select {
+		case l.grants <- g:
+		default:
+			delete(t.links, l)
+			l.close()
+		}
+	}
+}
+
+// unfinished reports whether a job that is over left candidates without a decision.
+func (t *Trainer) unfinished(ctx context.Context, a *tidemill.Assignment) bool {
+	if a.State != tidemill.JobFinished {
+		return false
+	}
+	numbers, err := snapshot.ListVersions(ctx, t.cfg.Bucket, a.Spec.Model)
+	if err != nil || len(numbers) == 0 {
+		return false
+	}
+	_, err = snapshot.ReadDecision(ctx, t.cfg.Bucket, a.Spec.Model, numbers[len(numbers)-1])
+	return errors.Is(err, tidemill.ErrNotFound)
+}
+
+// Submit creates a job. a carries spec, schema, cut and identity; tidemill.ErrExists when a
+// job of that name is there already.
+func (t *Trainer) Submit(ctx context.Context, a tidemill.Assignment) error {
+	a.State = tidemill.JobSubmitted
+	value, err := json.Marshal(&a)
+	if err != nil {
+		return err
+	}
+	_, err = t.cfg.Records.Create(ctx, JobPrefix+a.Job, value)
+	if errors.Is(err, tidemill.ErrExists) {
+		return fmt.Errorf("job %q exists; cancel it or choose another model name: %w", a.Job, tidemill.ErrExists)
+	}
+	return err
+}

@@ -1,0 +1,623 @@
+package trainer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/tidemill/tidemill"
+	"github.com/tidemill/tidemill/internal/feature"
+	"github.com/tidemill/tidemill/internal/predict"
+	"github.com/tidemill/tidemill/internal/snapshot"
+	"github.com/tidemill/tidemill/internal/source"
+	"github.com/tidemill/tidemill/internal/wire"
+	"github.com/tidemill/tidemill/trainer/gate"
+)
+
+// validator makes versions of a job's snapshots, scores them on the rows after their cuts, and
+// carries out what the gate's Book decides. Its state belongs to the goroutine of main.
+type validator struct {
+	r     *run
+	log   *slog.Logger
+	model string
+	champ *snapshot.Chain
+
+	mu    sync.Mutex
+	queue []func(ctx context.Context) error
+	kick  chan struct{} // capacity 1
+	final string        // the job's terminal state, once it has one
+
+	book    *gate.Book
+	scorers map[int64]*predict.Scorer
+	offered map[int64]bool // snapshots that a version was made of
+	next    int64          // number of the next version
+	prior   []float32
+	probes  []byte
+	cut     tidemill.Cut // of the newest committed snapshot
+	readers []*follower
+	pieces  chan tidemill.Batch
+	kept    int
+}
+
+// follower is what was read of one partition after the oldest cut that is still of interest.
+type follower struct {
+	have []tidemill.Batch
+	pos  int64
+}
+
+// maxKept bounds the rows kept for scoring, over all partitions.
+const maxKept = 1 << 16
+
+func newValidator(_ context.Context, r *run) (*validator, error) {
+	champ, err := snapshot.Champions(r.t.cfg.Bucket, r.spec.Model)
+	if err != nil {
+		return nil, err
+	}
+	return &validator{
+		r: r, log: r.log, model: r.spec.Model, champ: champ, kick: make(chan struct{}, 1),
+		scorers: map[int64]*predict.Scorer{}, offered: map[int64]bool{}, pieces: make(chan tidemill.Batch),
+	}, nil
+}
+
+// do queues f for the goroutine of main.
+func (v *validator) do(f func(ctx context.Context) error) {
+	v.mu.Lock()
+	v.queue = append(v.queue, f)
+	v.mu.Unlock()
+	v.wake()
+}
+
+func (v *validator) wake() {
+	select {
+	case v.kick <- struct{}{}:
+	default:
+	}
+}
+
+// committed hands over a committed snapshot; home is nil when it was committed by a
+// predecessor.
+func (v *validator) committed(m *snapshot.Manifest, _ *wire.Home) {
+	v.do(func(ctx context.Context) error { return v.offer(ctx, m) })
+}
+
+// finish tells that no further snapshot will come.
+func (v *validator) finish(state string) {
+	v.mu.Lock()
+	v.final = state
+	v.mu.Unlock()
+	v.wake()
+}
+
+// main validates until ctx ends, or until the job is over and every candidate has its
+// decision.
+func (v *validator) main(ctx context.Context) {
+	var readers sync.WaitGroup
+	defer readers.Wait()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	if err := again(ctx, v.log, "read the model's versions", func() error { return v.recover(ctx) }); err != nil {
+		if ctx.Err() == nil {
+			v.log.Error("validation cannot start", "err", err)
+		}
+		return
+	}
+	for ctx.Err() == nil {
+		v.mu.Lock()
+		queue, final := v.queue, v.final
+		v.queue = nil
+		v.mu.Unlock()
+		for _, f := range queue {
+			if err := f(ctx); err != nil && ctx.Err() == nil {
+				v.log.Error("validation", "err", err)
+			}
+		}
+		if v.readers == nil && len(v.book.Wants()) > 0 {
+			if err := v.follow(ctx, &readers); err != nil {
+				v.log.Error("validation cannot read the stream", "err", err)
+				sleep(ctx, time.Second)
+				v.wake()
+				continue
+			}
+		}
+		if err := v.score(ctx); err != nil && ctx.Err() == nil {
+			v.log.Error("validation", "err", err)
+			return
+		}
+		if final != "" && len(queue) == 0 && v.readAll(final) {
+			if err := v.apply(ctx, gate.End{}); err != nil && ctx.Err() == nil {
+				v.log.Error("validation", "err", err)
+			}
+			return
+		}
+		pieces := v.pieces
+		if v.kept >= maxKept {
+			pieces = nil
+		}
+		select {
+		case <-ctx.Done():
+		case <-v.kick:
+		case b := <-pieces:
+			f := v.readers[b.Partition]
+			f.have = append(f.have, b)
+			f.pos = b.Range.Next
+			v.kept += int(b.Rows.NumRows())
+			v.prune()
+		}
+	}
+}
+
+// recover rebuilds the Book from what is in the store.
+func (v *validator) recover(ctx context.Context) error {
+	b := v.r.t.cfg.Bucket
+	_, rec, err := snapshot.LastChampion(ctx, v.champ)
+	if err != nil {
+		return err
+	}
+	cfg := gate.Config{Model: v.model, Partitions: len(v.r.asg.Cut), Gate: v.r.spec.Gate}
+	serving := func(n int64) (gate.Serving, error) {
+		files, err := snapshot.ReadVersion(ctx, b, v.model, n)
+		if err != nil {
+			return gate.Serving{}, err
+		}
+		m, err := predict.Load(files)
+		if err != nil {
+			return gate.Serving{}, err
+		}
+		v.scorers[n] = m.NewScorer()
+		return gate.Serving{Version: n, Cut: files.Version.Cut}, nil
+	}
+	if rec != nil {
+		if cfg.Champion, err = serving(rec.Version); err != nil {
+			return err
+		}
+		if rec.Anchor != 0 && rec.Anchor != rec.Version {
+			if cfg.Anchor, err = serving(rec.Anchor); err != nil {
+				return err
+			}
+		}
+	}
+	if v.book, err = gate.NewBook(cfg); err != nil {
+		return err
+	}
+	numbers, err := snapshot.ListVersions(ctx, b, v.model)
+	if err != nil {
+		return err
+	}
+	v.next = 1
+	for _, n := range numbers {
+		v.next = max(v.next, n+1)
+		if n <= cfg.Champion.Version {
+			continue
+		}
+		files, err := snapshot.ReadVersion(ctx, b, v.model, n)
+		if err != nil {
+			v.log.Warn("a version cannot be read", "version", n, "err", err)
+			continue
+		}
+		if files.Version.Lineage == v.r.asg.Lineage {
+			v.offered[files.Version.Snapshot] = true
+		}
+		d, err := snapshot.ReadDecision(ctx, b, v.model, n)
+		if err == nil && (d.Decision == tidemill.Rejected || d.Decision == tidemill.Superseded) {
+			continue
+		}
+		if err != nil && !errors.Is(err, tidemill.ErrNotFound) {
+			return err
+		}
+		// Undecided, held, or published by a trainer that did not live to append the record.
+		if err := v.present(ctx, files); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// offer makes a version of a snapshot and puts it to the gate.
+func (v *validator) offer(ctx context.Context, m *snapshot.Manifest) error {
+	v.cut = m.Cut.Clone()
+	v.prune()
+	if v.offered[m.Number] || m.Examples == 0 {
+		return nil
+	}
+	b := v.r.t.cfg.Bucket
+	prior := make([]float32, v.r.model.Engine.Outputs())
+	for k := range prior {
+		prior[k] = float32(m.Metrics[priorMetric(k)])
+	}
+	v.prior = prior
+	files, err := snapshot.Export(ctx, b, m)
+	if err != nil {
+		return fmt.Errorf("snapshot %d cannot be made a version: %w", m.Number, err)
+	}
+	files.Version.Number = v.next
+	files.Version.Parent = v.book.Champion().Version
+	files.Version.Created = time.Now().UTC()
+	if err := v.probe(ctx, files); err != nil {
+		return err
+	}
+	if err := again(ctx, v.log, "write a version", func() error { return snapshot.WriteVersion(ctx, b, files) }); err != nil {
+		return err
+	}
+	v.next++
+	v.offered[m.Number] = true
+	if f := v.r.t.cfg.Events.Offered; f != nil {
+		f(files.Version)
+	}
+	// What is judged is what serving will read.
+	stored, err := snapshot.ReadVersion(ctx, b, v.model, files.Version.Number)
+	if err != nil {
+		_, e := v.decide(ctx, gate.Offer{Version: files.Version.Number, Cut: files.Version.Cut, Mechanics: gate.Mechanics{Integrity: gate.FindingOf(err)}})
+		return e
+	}
+	return v.present(ctx, stored)
+}
+
+// probeRows is how many rows a version carries with its answers to them.
+const probeRows = 16
+
+// probe gives a version its probe rows, the first ones of the stream, and its answers.
+func (v *validator) probe(ctx context.Context, files *snapshot.VersionFiles) error {
+	if v.probes == nil {
+		topic, err := v.r.t.cfg.Source.Open(ctx, v.r.spec.Stream.Topic)
+		if err != nil {
+			return err
+		}
+		defer topic.Close()
+		start := v.r.start()
+		for p := range files.Version.Cut {
+			if files.Version.Cut[p] <= start[p] {
+				continue
+			}
+			reader, err := topic.Reader(ctx, p, start[p])
+			if err != nil {
+				return err
+			}
+			batch, err := reader.Next(ctx, probeRows)
+			reader.Close()
+			if err != nil {
+				return err
+			}
+			good := batch.Rows
+			if bad := v.r.model.Plan.Check(batch.Rows, false); len(bad) > 0 {
+				good = feature.Drop(batch.Rows, bad)
+				batch.Rows.Release()
+			}
+			if good.NumRows() > 0 {
+				v.probes, err = predict.EncodeRows(good)
+			}
+			good.Release()
+			if err != nil {
+				return err
+			}
+			break
+		}
+	}
+	if v.probes == nil {
+		return nil
+	}
+	m, err := predict.Load(files)
+	if err != nil {
+		return nil // the gate will find the same
+	}
+	rows, err := predict.DecodeRows(v.probes)
+	if err != nil {
+		return err
+	}
+	defer rows.Release()
+	want, err := m.NewScorer().Predict(nil, rows)
+	if err != nil {
+		return nil
+	}
+	files.Probes = snapshot.Probes{Rows: v.probes, Expected: want}
+	return nil
+}
+
+// present loads a version as serving does and offers it to the Book.
+func (v *validator) present(ctx context.Context, files *snapshot.VersionFiles) error {
+	n := files.Version.Number
+	mech, m := examine(files)
+	if m != nil {
+		v.scorers[n] = m.NewScorer()
+	}
+	_, err := v.decide(ctx, gate.Offer{Version: n, Cut: files.Version.Cut, Mechanics: mech})
+	return err
+}
+
+// examine makes the mechanical checks of a version that was read back from the store.
+func examine(files *snapshot.VersionFiles) (gate.Mechanics, *predict.Model) {
+	mech := gate.Mechanics{Integrity: gate.FindingOf(nil)}
+	m, err := predict.Load(files)
+	if err == nil {
+		err = m.Warm()
+	}
+	mech.Loads = gate.FindingOf(err)
+	if err != nil {
+		return mech, nil
+	}
+	mech.Finite = gate.FindingOf(m.Finite())
+	rows, diff, err := m.Parity()
+	mech.ParityRows, mech.ParityDiff = rows, diff
+	if err != nil {
+		mech.Loads = gate.FindingOf(err)
+	}
+	return mech, m
+}
+
+// apply steps the Book, where the event itself is not expected to be refused.
+func (v *validator) apply(ctx context.Context, e gate.Event) error {
+	_, err := v.decide(ctx, e)
+	return err
+}
+
+// decide steps the Book and stores what it decides: the decision with its evidence first, then
+// the champion record, which alone makes it true.
+func (v *validator) decide(ctx context.Context, e gate.Event) ([]gate.Outcome, error) {
+	outs, err := v.book.Step(e)
+	for _, o := range outs {
+		o.Decision.At = time.Now().UTC()
+		err := again(ctx, v.log, "store a decision", func() error {
+			_, err := snapshot.WriteDecision(ctx, v.r.t.cfg.Bucket, o.Decision)
+			return err
+		})
+		if err != nil {
+			return outs, err
+		}
+		if o.Champion != nil {
+			if err := v.crown(ctx, *o.Champion); err != nil {
+				return outs, err
+			}
+		}
+		if f := v.r.t.cfg.Events.Decided; f != nil {
+			f(o.Decision)
+		}
+	}
+	if len(outs) > 0 {
+		v.forgetModels()
+	}
+	return outs, err
+}
+
+// crown appends a champion record.
+func (v *validator) crown(ctx context.Context, rec tidemill.Champion) error {
+	last, _, err := snapshot.LastChampion(ctx, v.champ)
+	if err != nil {
+		return err
+	}
+	rec.Seq, rec.At = last+1, time.Now().UTC()
+	err = again(ctx, v.log, "append a champion record", func() error { return snapshot.AppendChampion(ctx, v.champ, rec) })
+	if errors.Is(err, tidemill.ErrExists) {
+		was, rerr := snapshot.ReadChampion(ctx, v.champ, rec.Seq)
+		if rerr == nil && was.Version == rec.Version && was.At.Equal(rec.At) {
+			err = nil // an earlier try had arrived
+		} else {
+			err = fmt.Errorf("somebody else publishes model %s: %w", v.model, tidemill.ErrFenced)
+		}
+	}
+	if err == nil {
+		if f := v.r.t.cfg.Events.Champion; f != nil {
+			f(rec)
+		}
+	}
+	return err
+}
+
+// forgetModels frees the models that nobody is going to score again.
+func (v *validator) forgetModels() {
+	need := map[int64]bool{v.book.Champion().Version: true, v.book.Anchor().Version: true}
+	for _, s := range v.book.Standings() {
+		need[s.Version] = true
+	}
+	for n := range v.scorers {
+		if !need[n] {
+			delete(v.scorers, n)
+		}
+	}
+}
+
+// follow starts reading every partition from the oldest cut that is of interest.
+func (v *validator) follow(ctx context.Context, wg *sync.WaitGroup) error {
+	topic, err := v.r.t.cfg.Source.Open(ctx, v.r.spec.Stream.Topic)
+	if err != nil {
+		return err
+	}
+	from := v.oldest()
+	var readers []source.Reader
+	for p := range from {
+		reader, err := topic.Reader(ctx, p, from[p])
+		if err != nil {
+			for _, r := range readers {
+				r.Close()
+			}
+			topic.Close()
+			return err
+		}
+		readers = append(readers, reader)
+	}
+	v.readers = make([]*follower, len(readers))
+	var parts sync.WaitGroup
+	for p, reader := range readers {
+		v.readers[p] = &follower{pos: from[p]}
+		parts.Add(1)
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			defer parts.Done()
+			defer reader.Close()
+			for {
+				b, err := reader.Next(ctx, v.r.t.cfg.ScoreBatch)
+				if err != nil {
+					if ctx.Err() == nil {
+						v.log.Error("validation cannot read on", "partition", p, "err", err)
+					}
+					return
+				}
+				select {
+				case v.pieces <- b:
+				case <-ctx.Done():
+					b.Rows.Release()
+					return
+				}
+			}
+		}()
+	}
+	wg.Add(1)
+	go func() {
+		defer wg.Done()
+		parts.Wait()
+		topic.Close()
+	}()
+	return nil
+}
+
+// oldest returns, by partition, the offset below which no row is needed any more.
+func (v *validator) oldest() tidemill.Cut {
+	out := make(tidemill.Cut, len(v.r.asg.Cut))
+	for p := range out {
+		out[p] = -1
+		if p < len(v.cut) {
+			out[p] = v.cut[p]
+		}
+		for _, w := range v.book.Wants() {
+			if out[p] < 0 || w.From[p] < out[p] {
+				out[p] = w.From[p]
+			}
+		}
+		out[p] = max(0, out[p])
+	}
+	return out
+}
+
+// prune forgets rows that are scored and lie before the newest cut.
+func (v *validator) prune() {
+	if v.readers == nil {
+		return
+	}
+	from := v.oldest()
+	for p, f := range v.readers {
+		for len(f.have) > 0 && f.have[0].Range.Next <= from[p] {
+			v.kept -= int(f.have[0].Rows.NumRows())
+			f.have[0].Rows.Release()
+			f.have = f.have[1:]
+		}
+	}
+}
+
+// score scores what is wanted and at hand, until nothing is.
+func (v *validator) score(ctx context.Context) error {
+	if v.readers == nil {
+		return nil
+	}
+	for again := true; again && ctx.Err() == nil; {
+		again = false
+		for p, f := range v.readers {
+			wants := v.book.Wants()
+			for _, b := range f.have {
+				lo := b.Range.Next
+				for _, w := range wants {
+					lo = min(lo, max(w.From[p], b.Range.First))
+				}
+				if lo >= b.Range.Next {
+					continue
+				}
+				if err := v.scorePiece(ctx, p, b, lo, wants); err != nil {
+					return err
+				}
+				wants = v.book.Wants()
+				again = true
+			}
+		}
+		v.prune()
+	}
+	return nil
+}
+
+// scorePiece scores the rows of a piece from offset lo on with every model that wants them.
+func (v *validator) scorePiece(ctx context.Context, p int, b tidemill.Batch, lo int64, wants []gate.Want) error {
+	rng := tidemill.Range{First: lo, Next: b.Range.Next}
+	at := 0
+	for at < int(b.Rows.NumRows()) && b.Offset(at) < lo {
+		at++
+	}
+	rows := b.Rows.NewSlice(int64(at), b.Rows.NumRows())
+	defer func() { rows.Release() }()
+	offsets := make([]int64, 0, rows.NumRows())
+	for i := at; i < int(b.Rows.NumRows()); i++ {
+		offsets = append(offsets, b.Offset(i))
+	}
+	if bad := v.r.model.Plan.Check(rows, true); len(bad) > 0 {
+		good := feature.Drop(rows, bad)
+		rows.Release()
+		rows = good
+		for i := len(bad) - 1; i >= 0; i-- {
+			offsets = slices.Delete(offsets, bad[i].Row, bad[i].Row+1)
+		}
+	}
+	ev := gate.Rows{Partition: p, Range: rng, Offsets: offsets, Losses: map[int64][]float32{}}
+	for _, w := range wants {
+		s := v.scorers[w.Version]
+		if s == nil || w.From[p] >= rng.Next {
+			continue
+		}
+		losses, err := s.Losses(nil, rows)
+		if err != nil {
+			return err
+		}
+		ev.Losses[w.Version] = losses
+		if ev.Prior == nil {
+			prior := v.prior
+			if prior == nil {
+				prior = make([]float32, s.Model().Outputs())
+			}
+			if ev.Prior, err = s.PriorLosses(nil, rows, prior); err != nil {
+				return err
+			}
+		}
+	}
+	return v.apply(ctx, ev)
+}
+
+// readAll reports whether every row that a job that is over can still be judged on was seen.
+func (v *validator) readAll(final string) bool {
+	if final != tidemill.JobFinished || v.readers == nil {
+		return true
+	}
+	end := v.r.spec.Train.End
+	if end == nil {
+		end = v.cut
+	}
+	for p, f := range v.readers {
+		if p < len(end) && f.pos < end[p] {
+			return false
+		}
+	}
+	return true
+}
+
+// byHand makes a version serve because somebody says so.
+func (v *validator) byHand(ctx context.Context, kind string, version int64, by, why string) (tidemill.Champion, error) {
+	files, err := snapshot.ReadVersion(ctx, v.r.t.cfg.Bucket, v.model, version)
+	if err != nil {
+		return tidemill.Champion{}, err
+	}
+	mech, m := examine(files)
+	if m != nil {
+		v.scorers[version] = m.NewScorer()
+	}
+	outs, err := v.decide(ctx, gate.ByHand{Version: version, Cut: files.Version.Cut, Kind: kind, By: by, Why: why, Mechanics: mech})
+	if err != nil {
+		return tidemill.Champion{}, err
+	}
+	for _, o := range outs {
+		if o.Champion != nil {
+			return *o.Champion, nil
+		}
+		if o.Decision.Version == version {
+			return tidemill.Champion{}, tidemill.Invalid("version %d was not made champion: %s", "", version, o.Decision.Reason)
+		}
+	}
+	return tidemill.Champion{}, tidemill.Invalid("version %d was not made champion", "", version)
+}
