@@ -19,12 +19,7 @@ import (
 	"github.com/tidemill/tidemill/internal/lease/leasetest"
 )
 
-func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m,
-		// The server's own, which outlive its shutdown by design.
-		goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server.(*Server).startGWReplyMapExpiration.func1"),
-		goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.init.0.func1"))
-}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // startServer runs a server on a loopback port (-1: any) until the test ends or stop is called.
 func startServer(t testing.TB, dir string, port int) (srv *server.Server, stop func()) {
