@@ -182,11 +182,16 @@ var errShape = errors.New("not the expected Arrow file")
 
 // arrowFile reads an Arrow IPC file held in memory. Whatever the bytes are, its methods return
 // an error that wraps errShape rather than panic.
-type arrowFile struct{ r *ipc.FileReader }
+type arrowFile struct {
+	r    *ipc.FileReader
+	data []byte
+	at   []int64 // where each batch begins
+}
 
 // openArrow opens a file whose schema must be want, metadata included.
 func openArrow(data []byte, want *arrow.Schema) (f *arrowFile, err error) {
 	defer notPanic(&err)
+	at := checkFooter(data)
 	r, err := ipc.NewMappedFileReader(data, ipc.WithAllocator(noMemory{}))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errShape, err)
@@ -194,15 +199,16 @@ func openArrow(data []byte, want *arrow.Schema) (f *arrowFile, err error) {
 	if got := r.Schema(); !got.Equal(want) || !got.Metadata().Equal(want.Metadata()) {
 		return nil, fmt.Errorf("%w: its columns or its metadata differ", errShape)
 	}
-	return &arrowFile{r}, nil
+	return &arrowFile{r, data, at}, nil
 }
 
-func (f *arrowFile) batches() int { return f.r.NumRecords() }
+func (f *arrowFile) batches() int { return len(f.at) }
 
 // read calls decode with batch i. Slices of its columns refer to the file's bytes and stay
 // valid. decode must not call into other people's code: its panics are taken for the file's.
 func (f *arrowFile) read(i int, decode func(rec arrow.RecordBatch) error) (err error) {
 	defer notPanic(&err)
+	checkMessage(f.data, f.at[i])
 	rec, err := f.r.RecordBatchAt(i)
 	if err != nil {
 		return fmt.Errorf("%w: batch %d: %w", errShape, i, err)

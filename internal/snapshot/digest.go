@@ -6,6 +6,8 @@ import (
 	"math"
 	"math/bits"
 
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/endian"
 	"github.com/zeebo/xxh3"
 
 	"github.com/tidemill/tidemill"
@@ -82,7 +84,12 @@ func rowDigest(buf []byte, table, id uint64, row []float32) Digest {
 	return fromHash(xxh3.Hash128(buf[:24+4*len(row)]))
 }
 
+// putFloats writes the bits of src to dst, little-endian.
 func putFloats(dst []byte, src []float32) {
+	if !endian.IsBigEndian {
+		copy(dst, arrow.Float32Traits.CastToBytes(src))
+		return
+	}
 	for i, v := range src {
 		binary.LittleEndian.PutUint32(dst[4*i:], math.Float32bits(v))
 	}
