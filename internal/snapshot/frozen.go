@@ -14,11 +14,13 @@ import (
 func (v *VersionFiles) decode(info Blob, data []byte) error {
 	switch info.Kind {
 	case KindTable:
-		i := slices.IndexFunc(v.Tables, func(t Frozen) bool { return t.Name == info.Table })
-		if i < 0 {
-			return fmt.Errorf("it holds table %q, which the version lacks", clip(info.Table))
+		// By position: other goroutines fill in the other tables meanwhile.
+		for i := range v.Tables {
+			if v.Tables[i].Name == info.Table {
+				return v.Tables[i].decode(info, data)
+			}
 		}
-		return v.Tables[i].decode(info, data)
+		return fmt.Errorf("it holds table %q, which the version lacks", clip(info.Table))
 	case KindDense:
 		return decodeTensors(v.Tensors, data)
 	case KindExpected:

@@ -169,6 +169,9 @@ const maxState = 64 * tidemill.BlockSize
 // the feature transforms. They alone of all aux are in the digest, and travel to serving.
 const AuxTransforms = "transforms"
 
+// AuxProgress names the aux bytes that hold progressive validation (internal/progress).
+const AuxProgress = "progress"
+
 // ShardImage is the state of one shard, frozen: nothing in it changes while WritePart runs.
 type ShardImage struct {
 	Shard int // in [0, 65536)

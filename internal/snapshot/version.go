@@ -244,9 +244,26 @@ func frozenTensors(out *arrowBlob, tensors []FrozenTensor) error {
 	return nil
 }
 
+// ReadVersionRecord returns what a version's manifest says of it, without its files.
+func ReadVersionRecord(ctx context.Context, b *blob.Bucket, model string, version int64) (tidemill.Version, error) {
+	m, err := readVersionManifest(ctx, b, model, version)
+	if err != nil {
+		return tidemill.Version{}, err
+	}
+	return m.Version, nil
+}
+
 // ReadVersion loads a version and verifies every byte of it. tidemill.ErrNotFound means that
 // it does not exist, tidemill.ErrCorrupt names the blob that is missing or damaged.
 func ReadVersion(ctx context.Context, b *blob.Bucket, model string, version int64) (*VersionFiles, error) {
+	m, err := readVersionManifest(ctx, b, model, version)
+	if err != nil {
+		return nil, err
+	}
+	return readVersion(ctx, b, m)
+}
+
+func readVersionManifest(ctx context.Context, b *blob.Bucket, model string, version int64) (*versionManifest, error) {
 	dir, err := versionPrefix(model, version)
 	if err != nil {
 		return nil, err
@@ -266,7 +283,7 @@ func ReadVersion(ctx context.Context, b *blob.Bucket, model string, version int6
 	if m.Version.Model != model || m.Version.Number != version {
 		return nil, corrupt(name, "it says that it is version %d of %q", m.Version.Number, clip(m.Version.Model))
 	}
-	return readVersion(ctx, b, m)
+	return m, nil
 }
 
 // decodeVersion reads the manifest of a version.
