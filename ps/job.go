@@ -17,11 +17,8 @@ import (
 	"github.com/tidemill/tidemill/ps/optim"
 )
 
-// Names of what a home shard keeps beside parameters.
-const (
-	auxProgress = "progress"
-	auxNotes    = "notes"
-)
+// auxNotes names the home shard's notes in a snapshot.
+const auxNotes = "notes"
 
 // job is one job in this process. mu guards everything below it; every request builds an
 // event, steps the core and carries out its effects under mu.
@@ -66,6 +63,7 @@ type notes struct {
 // call is a request waiting for its effect.
 type call struct {
 	done  chan error
+	push  *wire.PushRequest
 	pull  *wire.PullRequest
 	reply *wire.PullReply
 	held  wire.Held
@@ -135,6 +133,15 @@ var calls = sync.Pool{New: func() any { return &call{done: make(chan error, 1)} 
 // do runs an event that has an answer and waits for it.
 func (j *job) do(ctx context.Context, ev *Event, c *call) error {
 	j.mu.Lock()
+	if c.push != nil {
+		// Under the same lock as the step, so that nothing is restored in between.
+		if g, ready := j.core.Generation(); ready && g == ev.Generation {
+			if err := j.check(c.push); err != nil {
+				j.mu.Unlock()
+				return err
+			}
+		}
+	}
 	j.nextID++
 	ev.ID = j.nextID
 	j.calls[ev.ID] = c
@@ -361,7 +368,7 @@ func (h *home) capture() (map[string][]byte, *wire.Home, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	aux := map[string][]byte{snapshot.AuxTransforms: state, auxProgress: prog, auxNotes: facts}
+	aux := map[string][]byte{snapshot.AuxTransforms: state, snapshot.AuxProgress: prog, auxNotes: facts}
 	return aux, &wire.Home{
 		Progress: prog, Transforms: public,
 		EventMax: slices.Clone(h.notes.EventMax), Bad: slices.Clone(h.notes.Bad),
@@ -409,7 +416,7 @@ func (l *loader) Aux(s int, name string, data []byte) error {
 	case snapshot.AuxTransforms:
 		h.transforms, err = l.model.Plan.LoadState(data)
 		h.stale = true
-	case auxProgress:
+	case snapshot.AuxProgress:
 		h.progress, err = progress.Load(data)
 	case auxNotes:
 		h.notes = notes{}

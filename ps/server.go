@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 
 	"gocloud.dev/blob"
@@ -75,6 +77,7 @@ func (s *Server) assign(ctx context.Context, a tidemill.Assignment) {
 		s.mu.Unlock()
 		if j != nil { // wake whoever waits for a round that will not come
 			j.mu.Lock()
+			j.restore = func(uint64) {}
 			j.step(&Event{Kind: Assign, Generation: a.Generation + 1})
 			j.mu.Unlock()
 		}
@@ -203,19 +206,13 @@ func (s *Server) Push(ctx context.Context, req *wire.PushRequest) error {
 	if err != nil {
 		return err
 	}
-	j.mu.Lock()
-	if g, ready := j.core.Generation(); ready && g == req.Generation {
-		err = j.check(req)
-	}
-	j.mu.Unlock()
-	if err != nil {
-		return err
-	}
 	c := calls.Get().(*call)
+	c.push = req
 	err = j.do(ctx, &Event{
 		Kind: Push, Generation: req.Generation, Partition: req.Partition, Epoch: req.Epoch, Round: req.Round,
 		Range: req.Range, Floor: req.Floor, Members: req.Members, Examples: req.Examples, Payload: req,
 	}, c)
+	c.push = nil
 	calls.Put(c)
 	return err
 }
@@ -286,4 +283,11 @@ func (s *Server) Status(_ context.Context, name string) (wire.Status, error) {
 		}
 	}
 	return st, nil
+}
+
+// Jobs lists the jobs of which shards are here.
+func (s *Server) Jobs() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Sorted(maps.Keys(s.jobs))
 }

@@ -35,6 +35,8 @@ type run struct {
 	rev     uint64 // of the job's record as last written
 	lineage string
 
+	ready chan struct{} // closed once val is there
+
 	began   map[int64]time.Time // snapshot number → when it was asked for
 	stall   map[int64]time.Duration
 	written map[int64]map[string]wire.Written
@@ -48,7 +50,7 @@ type run struct {
 func newRun(t *Trainer, a tidemill.Assignment, rev uint64) *run {
 	return &run{
 		t: t, log: t.log.With("job", a.Job), job: a.Job, spec: a.Spec, asg: a, rev: rev,
-		inbox: make(chan Event, 1024), stores: make(chan func(context.Context), 64), done: make(chan struct{}),
+		inbox: make(chan Event, 1024), stores: make(chan func(context.Context), 64), done: make(chan struct{}), ready: make(chan struct{}),
 		began: map[int64]time.Time{}, stall: map[int64]time.Duration{}, written: map[int64]map[string]wire.Written{},
 	}
 }
@@ -74,12 +76,13 @@ func (r *run) main(ctx context.Context) {
 		r.chain, err = snapshot.Snapshots(r.t.cfg.Bucket, r.job)
 	}
 	if err == nil {
-		r.val, err = newValidator(ctx, r)
+		r.val, err = newValidator(r)
 	}
 	if err != nil {
 		r.log.Error("the job cannot be run", "err", err)
 		return
 	}
+	close(r.ready)
 	queue := make(chan struct{})
 	go func() {
 		defer close(queue)
@@ -157,6 +160,18 @@ func (r *run) main(ctx context.Context) {
 			}
 			return
 		}
+	}
+}
+
+// validator returns the run's validator once it is there.
+func (r *run) validator(ctx context.Context) (*validator, error) {
+	select {
+	case <-r.ready:
+		return r.val, nil
+	case <-r.done:
+		return nil, fmt.Errorf("trainer: job %q has just ended: %w", r.job, tidemill.ErrNotReady)
+	case <-ctx.Done():
+		return nil, fmt.Errorf("trainer: %w: %w", tidemill.ErrUnavailable, ctx.Err())
 	}
 }
 

@@ -71,6 +71,8 @@ type Trainer struct {
 	runs    map[string]*run
 	links   map[*localLink]bool
 	changed chan struct{} // closed and replaced when runs or leading change
+
+	alone sync.Mutex // one at a time publishes by hand for jobs that are over
 }
 
 // New returns a trainer that does not lead yet.
@@ -407,4 +409,24 @@ func (t *Trainer) Submit(ctx context.Context, a tidemill.Assignment) error {
 		return fmt.Errorf("job %q exists; cancel it or choose another model name: %w", a.Job, tidemill.ErrExists)
 	}
 	return err
+}
+
+// Leads reports whether this trainer leads.
+func (t *Trainer) Leads() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.leading
+}
+
+// Leader returns the leading trainer as the lease store knows it, or ErrNotReady.
+func Leader(ctx context.Context, sessions lease.Store) (tidemill.Member, error) {
+	var m tidemill.Member
+	e, err := sessions.Get(ctx, leaderKey)
+	if errors.Is(err, tidemill.ErrNotFound) {
+		return m, fmt.Errorf("no trainer leads at present: %w", tidemill.ErrNotReady)
+	}
+	if err == nil {
+		err = json.Unmarshal(e.Value, &m)
+	}
+	return m, err
 }

@@ -52,7 +52,7 @@ type follower struct {
 // maxKept bounds the rows kept for scoring, over all partitions.
 const maxKept = 1 << 16
 
-func newValidator(_ context.Context, r *run) (*validator, error) {
+func newValidator(r *run) (*validator, error) {
 	champ, err := snapshot.Champions(r.t.cfg.Bucket, r.spec.Model)
 	if err != nil {
 		return nil, err
@@ -471,6 +471,59 @@ func (v *validator) follow(ctx context.Context, wg *sync.WaitGroup) error {
 		topic.Close()
 	}()
 	return nil
+}
+
+// history returns all decisions on a version and the newest record that made it serve.
+func (t *Trainer) history(ctx context.Context, model string, version int64) ([]tidemill.Decision, *tidemill.Champion, error) {
+	ds, err := snapshot.ReadDecisions(ctx, t.cfg.Bucket, model, version)
+	if err != nil {
+		return nil, nil, err
+	}
+	chain, err := snapshot.Champions(t.cfg.Bucket, model)
+	if err != nil {
+		return ds, nil, err
+	}
+	numbers, err := chain.List(ctx, 0)
+	if err != nil {
+		return ds, nil, err
+	}
+	for _, n := range slices.Backward(numbers) {
+		c, err := snapshot.ReadChampion(ctx, chain, n)
+		if err != nil {
+			return ds, nil, err
+		}
+		if c.Version == version {
+			return ds, &c, nil
+		}
+	}
+	return ds, nil, nil
+}
+
+// predecessor returns the champion before the one that serves.
+func (t *Trainer) predecessor(ctx context.Context, model string) (int64, error) {
+	chain, err := snapshot.Champions(t.cfg.Bucket, model)
+	if err != nil {
+		return 0, err
+	}
+	numbers, err := chain.List(ctx, 0)
+	if err != nil {
+		return 0, err
+	}
+	var now int64
+	for _, n := range slices.Backward(numbers) {
+		c, err := snapshot.ReadChampion(ctx, chain, n)
+		if err != nil {
+			return 0, err
+		}
+		switch {
+		case c.Version == 0:
+		case now == 0:
+			now = c.Version
+		case c.Version != now:
+			return c.Version, nil
+		}
+	}
+	return 0, fmt.Errorf("model %q has no earlier champion to go back to: %w", model, tidemill.ErrNotFound)
 }
 
 // oldest returns, by partition, the offset below which no row is needed any more.

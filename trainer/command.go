@@ -1,0 +1,328 @@
+package trainer
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/tidemill/tidemill"
+	"github.com/tidemill/tidemill/internal/model"
+	"github.com/tidemill/tidemill/internal/source"
+	"github.com/tidemill/tidemill/internal/spec"
+)
+
+// Verbs of Command, with the arguments they take.
+const (
+	VerbSubmit    = "submit"    // yaml, file
+	VerbJobs      = "jobs"      //
+	VerbJob       = "job"       //
+	VerbPause     = "pause"     //
+	VerbResume    = "resume"    //
+	VerbCancel    = "cancel"    //
+	VerbFinish    = "finish"    // a last snapshot, then finished
+	VerbSavepoint = "savepoint" // a snapshot now
+	VerbVersions  = "versions"  // model, evidence
+	VerbExplain   = "explain"   // model, version ("" or "champion": what serves)
+	VerbPromote   = "promote"   // model, version, why
+	VerbRollback  = "rollback"  // model, version ("": the one before), why
+)
+
+// Command carries out a verb on a job (or on args["model"]) in the name of args["by"], and
+// returns its answer as JSON.
+func (t *Trainer) Command(ctx context.Context, job, verb string, args map[string]string) ([]byte, error) {
+	v, err := t.command(ctx, job, verb, args)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(v)
+}
+
+func (t *Trainer) command(ctx context.Context, job, verb string, args map[string]string) (any, error) {
+	switch verb {
+	case VerbSubmit:
+		doc, err := spec.Parse([]byte(args["yaml"]), args["file"])
+		if err != nil {
+			return nil, err
+		}
+		if args["until_end"] == "true" {
+			doc.Spec.Train.UntilEnd = true
+		}
+		return t.SubmitSpec(ctx, doc)
+	case VerbJobs:
+		names, err := t.Jobs(ctx)
+		if err != nil {
+			return nil, err
+		}
+		list := []JobStatus{}
+		for _, n := range names {
+			st, err := t.Status(ctx, n)
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, st)
+		}
+		return list, nil
+	case VerbJob:
+		return t.Status(ctx, job)
+	case VerbPause, VerbResume, VerbCancel, VerbFinish, VerbSavepoint:
+		return t.control(ctx, job, verb, args["by"])
+	case VerbVersions:
+		return t.Versions(ctx, args["model"], args["evidence"] == "true")
+	case VerbExplain:
+		return t.explain(ctx, args["model"], args["version"])
+	case VerbPromote, VerbRollback:
+		return t.byHand(ctx, verb, args)
+	}
+	return nil, tidemill.Invalid("unknown command %q", "", verb)
+}
+
+// SubmitSpec checks a spec against its topic and creates the job, named as its model. The
+// error names every problem with its place.
+func (t *Trainer) SubmitSpec(ctx context.Context, doc *spec.Document) (JobStatus, error) {
+	s := doc.Spec
+	topic, err := t.cfg.Source.Open(ctx, s.Stream.Topic)
+	if err != nil {
+		return JobStatus{}, &tidemill.InputError{Place: doc.Place("stream.topic"), What: err.Error(), Remedy: "produce rows into the topic first"}
+	}
+	defer topic.Close()
+	info, err := topic.Info(ctx)
+	if err != nil {
+		return JobStatus{}, err
+	}
+	if err := doc.Check(info.Schema); err != nil {
+		return JobStatus{}, err
+	}
+	if _, err := model.Compile(s, info.Schema); err != nil {
+		return JobStatus{}, err
+	}
+	if s.Stream.Offsets, err = startOf(ctx, doc, topic, info); err != nil {
+		return JobStatus{}, err
+	}
+	if s.Train.UntilEnd && s.Train.End == nil {
+		s.Train.End = info.Next.Clone()
+	}
+	schema, err := model.EncodeSchema(info.Schema)
+	if err != nil {
+		return JobStatus{}, err
+	}
+	var lineage [8]byte
+	_, _ = rand.Read(lineage[:])
+	a := tidemill.Assignment{
+		Job: s.Model, Spec: *s, Schema: schema, Cut: tidemill.Cut(s.Stream.Offsets).Clone(),
+		Identity: info.Identity, Lineage: hex.EncodeToString(lineage[:]),
+	}
+	if err := t.Submit(ctx, a); err != nil {
+		return JobStatus{}, err
+	}
+	return JobStatus{Job: a.Job, Model: s.Model, Topic: s.Stream.Topic, State: tidemill.JobSubmitted, Cut: a.Cut}, nil
+}
+
+// startOf resolves stream.from and stream.offsets to one offset per partition.
+func startOf(ctx context.Context, doc *spec.Document, topic source.Topic, info source.Info) ([]int64, error) {
+	s := &doc.Spec.Stream
+	if len(s.Offsets) > 0 {
+		if len(s.Offsets) != info.Partitions {
+			return nil, &tidemill.InputError{
+				Place: doc.Place("stream.offsets"), What: fmt.Sprintf("%d offsets for %d partitions", len(s.Offsets), info.Partitions),
+				Remedy: "give one offset per partition",
+			}
+		}
+		for p, o := range s.Offsets {
+			if o < info.First[p] || o > info.Next[p] {
+				return nil, &tidemill.InputError{
+					Place: doc.Place("stream.offsets"), What: fmt.Sprintf("offset %d of partition %d lies outside what the topic holds, %d to %d", o, p, info.First[p], info.Next[p]),
+				}
+			}
+		}
+		return s.Offsets, nil
+	}
+	switch s.From {
+	case "", "earliest":
+		return info.First.Clone(), nil
+	case "latest":
+		return info.Next.Clone(), nil
+	}
+	at, err := time.Parse(time.RFC3339, s.From)
+	if err != nil {
+		return nil, &tidemill.InputError{Place: doc.Place("stream.from"), What: fmt.Sprintf("%q is no time", s.From), Remedy: "write earliest, latest or a time such as 2026-01-31T12:00:00Z"}
+	}
+	out := make([]int64, info.Partitions)
+	for p := range out {
+		if out[p], err = topic.OffsetAt(ctx, p, at); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// control acts on a running job and waits until its record says so.
+func (t *Trainer) control(ctx context.Context, job, verb, by string) (JobStatus, error) {
+	a, err := t.record(ctx, job)
+	if err != nil {
+		return JobStatus{}, err
+	}
+	if isTerminal(a.State) {
+		return JobStatus{}, tidemill.Invalid("job %q is %s", "nothing runs that could be changed", job, a.State)
+	}
+	r, err := t.run(job)
+	if err != nil {
+		return JobStatus{}, err
+	}
+	want := ""
+	before, err := t.Status(ctx, job)
+	if err != nil {
+		return JobStatus{}, err
+	}
+	switch verb {
+	case VerbPause:
+		want = tidemill.JobPaused
+		r.post(Event{Kind: Pause, Reason: "paused by " + by})
+	case VerbResume:
+		want = tidemill.JobRunning
+		r.post(Event{Kind: Resume})
+	case VerbCancel:
+		want = tidemill.JobCancelled
+		r.post(Event{Kind: Stop, Final: want, Reason: "cancelled by " + by})
+	case VerbFinish:
+		want = tidemill.JobFinished
+		r.post(Event{Kind: Stop, Final: want})
+	case VerbSavepoint:
+		if before.Examples == before.SnapshotExamples {
+			return before, nil
+		}
+		r.post(Event{Kind: Due})
+	}
+	for {
+		st, err := t.Status(ctx, job)
+		if err != nil {
+			return st, err
+		}
+		if want != "" && st.State == want || want == "" && st.Snapshot > before.Snapshot || isTerminal(st.State) {
+			return st, nil
+		}
+		sleep(ctx, 50*time.Millisecond)
+		if ctx.Err() != nil {
+			return st, fmt.Errorf("job %q is still %s: %w", job, st.State, tidemill.ErrUnavailable)
+		}
+	}
+}
+
+// Explanation says why a version is, or is not, live.
+type Explanation struct {
+	VersionStatus
+	Decisions []tidemill.Decision `json:"decisions"`
+	Champion  *tidemill.Champion  `json:"champion,omitempty"` // the record that made it serve
+}
+
+func (t *Trainer) explain(ctx context.Context, name, version string) (Explanation, error) {
+	all, err := t.Versions(ctx, name, true)
+	if err != nil {
+		return Explanation{}, err
+	}
+	want, err := parseVersion(version)
+	if err != nil {
+		return Explanation{}, err
+	}
+	for _, v := range all {
+		if v.Number != want && !(want == 0 && v.Serves) {
+			continue
+		}
+		e := Explanation{VersionStatus: v}
+		if e.Decisions, e.Champion, err = t.history(ctx, name, v.Number); err != nil {
+			return e, err
+		}
+		return e, nil
+	}
+	if want == 0 {
+		return Explanation{}, fmt.Errorf("model %q has no published version yet: %w", name, tidemill.ErrNotFound)
+	}
+	return Explanation{}, fmt.Errorf("model %q has no version %d; it has 1 to %d: %w", name, want, all[len(all)-1].Number, tidemill.ErrNotFound)
+}
+
+func parseVersion(s string) (int64, error) {
+	if s == "" || s == "champion" {
+		return 0, nil
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || n < 1 {
+		return 0, tidemill.Invalid("version %q", "give a number from 1 on, or champion", s)
+	}
+	return n, nil
+}
+
+// byHand promotes a version, or goes back to an earlier champion.
+func (t *Trainer) byHand(ctx context.Context, verb string, args map[string]string) (tidemill.Champion, error) {
+	name := args["model"]
+	version, err := parseVersion(args["version"])
+	if err != nil {
+		return tidemill.Champion{}, err
+	}
+	if version == 0 {
+		if verb == VerbPromote {
+			return tidemill.Champion{}, tidemill.Invalid("promote needs a version", "name one of `tidemill versions %s`", name)
+		}
+		if version, err = t.predecessor(ctx, name); err != nil {
+			return tidemill.Champion{}, err
+		}
+	}
+	r, err := t.run(name)
+	if errors.Is(err, tidemill.ErrNotFound) {
+		return t.byHandAlone(ctx, verb, name, version, args)
+	}
+	if err != nil {
+		return tidemill.Champion{}, err
+	}
+	type answer struct {
+		rec tidemill.Champion
+		err error
+	}
+	done := make(chan answer, 1)
+	v, err := r.validator(ctx)
+	if err != nil {
+		return tidemill.Champion{}, err
+	}
+	v.do(func(vctx context.Context) error {
+		rec, err := v.byHand(vctx, verb, version, args["by"], args["why"])
+		done <- answer{rec, err}
+		return nil
+	})
+	select {
+	case a := <-done:
+		return a.rec, a.err
+	case <-ctx.Done():
+		return tidemill.Champion{}, fmt.Errorf("%s of %s: %w: %w", verb, name, tidemill.ErrUnavailable, ctx.Err())
+	case <-r.done:
+		return tidemill.Champion{}, fmt.Errorf("%s of %s: the job has just ended, try again: %w", verb, name, tidemill.ErrNotReady)
+	}
+}
+
+// byHandAlone publishes a version of a job that is over, whose validator has gone.
+func (t *Trainer) byHandAlone(ctx context.Context, verb, name string, version int64, args map[string]string) (tidemill.Champion, error) {
+	t.alone.Lock()
+	defer t.alone.Unlock()
+	a, err := t.record(ctx, name)
+	if err != nil {
+		return tidemill.Champion{}, err
+	}
+	r := newRun(t, a, 0)
+	schema, err := model.DecodeSchema(a.Schema)
+	if err != nil {
+		return tidemill.Champion{}, err
+	}
+	if r.model, err = model.Compile(&r.spec, schema); err != nil {
+		return tidemill.Champion{}, err
+	}
+	v, err := newValidator(r)
+	if err != nil {
+		return tidemill.Champion{}, err
+	}
+	if err := v.recover(ctx); err != nil {
+		return tidemill.Champion{}, err
+	}
+	return v.byHand(ctx, verb, version, args["by"], args["why"])
+}
