@@ -237,8 +237,7 @@ func (c *Core) admit(ev *Event) bool {
 	if !c.current(ev) {
 		return false
 	}
-	if ev.Partition < 0 || ev.Partition >= len(c.ledger) {
-		c.refuse(ev.ID, tidemill.ErrInvalid, "partition %d of %d", ev.Partition, len(c.ledger))
+	if !c.has(ev) {
 		return false
 	}
 	if ev.Epoch < c.epochs[ev.Partition] {
@@ -247,6 +246,15 @@ func (c *Core) admit(ev *Event) bool {
 	}
 	if ev.Epoch > c.epochs[ev.Partition] {
 		c.refuse(ev.ID, tidemill.ErrNotReady, "epoch %d of partition %d has not fenced its predecessor", ev.Epoch, ev.Partition)
+		return false
+	}
+	return true
+}
+
+// has refuses a partition that the job does not have.
+func (c *Core) has(ev *Event) bool {
+	if ev.Partition < 0 || ev.Partition >= len(c.ledger) {
+		c.refuse(ev.ID, tidemill.ErrInvalid, "partition %d of %d", ev.Partition, len(c.ledger))
 		return false
 	}
 	return true
@@ -363,10 +371,9 @@ func (c *Core) apply(e entry, floor int64) {
 }
 
 func (c *Core) fence(ev *Event) {
-	if !c.current(ev) {
+	if !c.current(ev) || !c.has(ev) {
 		return
 	}
-	c.grow(ev.Partition)
 	if ev.Epoch < c.epochs[ev.Partition] {
 		c.refuse(ev.ID, tidemill.ErrFenced, "epoch %d of partition %d is over, %d is current", ev.Epoch, ev.Partition, c.epochs[ev.Partition])
 		return
