@@ -86,7 +86,7 @@ func (d *Decoder) Decode(msg []byte) (rec arrow.RecordBatch, err error) {
 		d.Release() // the reader keeps its first error for ever
 		return nil, fmt.Errorf("%w: %w", tidemill.ErrCorrupt, err)
 	}
-	if err := validate(got); err != nil {
+	if err := Validate(got); err != nil {
 		return nil, fmt.Errorf("%w: %w", tidemill.ErrCorrupt, err)
 	}
 	got.Retain()
@@ -226,6 +226,12 @@ func EncodeSchema(schema *arrow.Schema) ([]byte, error) {
 
 // DecodeSchema reads what EncodeSchema wrote, or an Arrow IPC stream's beginning.
 func DecodeSchema(b []byte) (*arrow.Schema, error) {
+	if len(b) < 8 || int(binary.LittleEndian.Uint32(b[4:])) > len(b)-8 {
+		return nil, fmt.Errorf("%w: schema is cut short", tidemill.ErrCorrupt)
+	}
+	if err := VerifySchema(b[8:8+binary.LittleEndian.Uint32(b[4:])], false); err != nil {
+		return nil, fmt.Errorf("%w: schema: %w", tidemill.ErrCorrupt, err)
+	}
 	r, err := ipc.NewReader(bytes.NewReader(b), ipc.WithAllocator(memory.DefaultAllocator))
 	if err != nil {
 		return nil, fmt.Errorf("%w: schema: %w", tidemill.ErrCorrupt, err)

@@ -8,9 +8,9 @@ import (
 	"github.com/apache/arrow-go/v18/arrow/bitutil"
 )
 
-// validate checks that every value of rec can be read without leaving its buffers. The
+// Validate checks that every value of rec can be read without leaving its buffers. The
 // Arrow reader checks most fixed-width values when it makes an array, and little else.
-func validate(rec arrow.RecordBatch) error {
+func Validate(rec arrow.RecordBatch) error {
 	for i, c := range rec.Columns() {
 		if int64(c.Len()) != rec.NumRows() {
 			return fmt.Errorf("column %q has %d values in %d rows", rec.ColumnName(i), c.Len(), rec.NumRows())
