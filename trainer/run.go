@@ -234,7 +234,9 @@ func (r *run) step(ctx context.Context, ev *Event) {
 			r.began[e.Number] = time.Now()
 			r.written[e.Number] = map[string]wire.Written{}
 			gen := r.core.Assignment().Generation
-			members := r.core.Assignment().Members
+			r.t.mu.Lock()
+			members := r.asg.Members
+			r.t.mu.Unlock()
 			for _, id := range e.PS {
 				go r.snapshot(ctx, members[id], &wire.SnapshotRequest{
 					Job: r.job, Generation: gen, Number: e.Number, Round: e.Round, Cut: e.Cut.Clone(),
@@ -304,7 +306,7 @@ func (r *run) fence(ctx context.Context, generation uint64) {
 			}
 		}
 		f := &snapshot.Manifest{
-			Job: r.job, Number: last + 1, Generation: generation, Created: time.Now().UTC(),
+			Format: snapshot.Format, Job: r.job, Number: last + 1, Generation: generation, Created: time.Now().UTC(),
 			Fence: &snapshot.Fence{Generation: generation + 1, Holder: r.t.cfg.Member.ID},
 		}
 		err = again(ctx, r.log, "append a fence record", func() error { return snapshot.Commit(ctx, r.chain, f) })
@@ -417,7 +419,7 @@ func (r *run) isAlive(id string) bool {
 func (r *run) manifest(e *Effect) (*snapshot.Manifest, *wire.Home) {
 	a := r.core.Assignment()
 	m := &snapshot.Manifest{
-		Job: r.job, Model: r.spec.Model, Lineage: a.Lineage, Number: e.Number, Generation: a.Generation,
+		Format: snapshot.Format, Job: r.job, Model: r.spec.Model, Lineage: a.Lineage, Number: e.Number, Generation: a.Generation,
 		StreamTopic: r.spec.Stream.Topic, StreamIdentity: a.Identity, Cut: e.Cut.Clone(), Round: e.Round,
 		SpecHash: r.spec.Hash(), Spec: r.spec, Profile: r.model.Engine.Profile(), Schema: a.Schema,
 		Layout: r.model.Layout, Metrics: map[string]float64{}, Created: time.Now().UTC(),

@@ -430,3 +430,10 @@ func Leader(ctx context.Context, sessions lease.Store) (tidemill.Member, error) 
 	}
 	return m, err
 }
+
+// Busy reports whether a job is running here, or its last candidates wait for a decision.
+func (t *Trainer) Busy(job string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.runs[job] != nil
+}
