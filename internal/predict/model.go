@@ -2,9 +2,8 @@ package predict
 
 import (
 	"bytes"
-	"errors"
+	"encoding/binary"
 	"fmt"
-	"io"
 	"math"
 	"reflect"
 
@@ -15,6 +14,7 @@ import (
 	"github.com/tidemill/tidemill/internal/feature"
 	"github.com/tidemill/tidemill/internal/model"
 	"github.com/tidemill/tidemill/internal/snapshot"
+	"github.com/tidemill/tidemill/internal/source/rows"
 )
 
 // Model is a loaded version: immutable, safe for concurrent use.
@@ -177,11 +177,11 @@ func (m *Model) Parity() (rows int, diff float64, err error) {
 	return int(batch.NumRows()), diff, nil
 }
 
-// EncodeRows writes rows as an Arrow IPC stream, the form of a version's probe rows.
-func EncodeRows(rows arrow.RecordBatch) ([]byte, error) {
+// EncodeRows writes a batch as an Arrow IPC stream, the form of a version's probe rows.
+func EncodeRows(batch arrow.RecordBatch) ([]byte, error) {
 	var b bytes.Buffer
-	w := ipc.NewWriter(&b, ipc.WithSchema(rows.Schema()))
-	if err := w.Write(rows); err != nil {
+	w := ipc.NewWriter(&b, ipc.WithSchema(batch.Schema()))
+	if err := w.Write(batch); err != nil {
 		return nil, fmt.Errorf("encode rows: %w", err)
 	}
 	if err := w.Close(); err != nil {
@@ -192,27 +192,25 @@ func EncodeRows(rows arrow.RecordBatch) ([]byte, error) {
 
 // DecodeRows reads what EncodeRows wrote: nil where there is none. The caller releases it.
 // Bytes that are no such stream wrap tidemill.ErrCorrupt.
-func DecodeRows(data []byte) (rows arrow.RecordBatch, err error) {
+func DecodeRows(data []byte) (arrow.RecordBatch, error) {
 	if len(data) == 0 {
 		return nil, nil
 	}
-	defer func() { // the reader panics on some damaged streams
-		if p := recover(); p != nil {
-			rows, err = nil, fmt.Errorf("decode rows: %v: %w", p, tidemill.ErrCorrupt)
-		}
-	}()
-	r, err := ipc.NewReader(bytes.NewReader(data))
+	schema, err := rows.DecodeSchema(data)
 	if err != nil {
-		return nil, fmt.Errorf("decode rows: %v: %w", err, tidemill.ErrCorrupt)
+		return nil, fmt.Errorf("decode rows: %w", err)
 	}
-	defer r.Release()
-	if !r.Next() {
-		if err := r.Err(); err != nil && !errors.Is(err, io.EOF) {
-			return nil, fmt.Errorf("decode rows: %v: %w", err, tidemill.ErrCorrupt)
-		}
+	// Behind the schema message come one record batch and the mark of the stream's end.
+	batch := data[8+binary.LittleEndian.Uint32(data[4:]):]
+	batch = bytes.TrimSuffix(batch, []byte{0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0})
+	if len(batch) == 0 {
 		return nil, nil
 	}
-	rows = r.RecordBatch()
-	rows.Retain()
-	return rows, nil
+	d := rows.NewDecoder(schema, nil)
+	defer d.Release()
+	rec, err := d.Decode(batch)
+	if err != nil {
+		return nil, fmt.Errorf("decode rows: %w", err)
+	}
+	return rec, nil
 }

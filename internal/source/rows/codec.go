@@ -229,10 +229,18 @@ func DecodeSchema(b []byte) (*arrow.Schema, error) {
 	if len(b) < 8 || int(binary.LittleEndian.Uint32(b[4:])) > len(b)-8 {
 		return nil, fmt.Errorf("%w: schema is cut short", tidemill.ErrCorrupt)
 	}
-	if err := VerifySchema(b[8:8+binary.LittleEndian.Uint32(b[4:])], false); err != nil {
+	meta := b[8 : 8+binary.LittleEndian.Uint32(b[4:])]
+	if err := VerifySchema(meta, false); err != nil {
 		return nil, fmt.Errorf("%w: schema: %w", tidemill.ErrCorrupt, err)
 	}
-	r, err := ipc.NewReader(bytes.NewReader(b), ipc.WithAllocator(memory.DefaultAllocator))
+	// The message is handed over without a body: reading it from the stream would allocate
+	// whatever body length its metadata states.
+	f := &feed{}
+	defer f.clear()
+	if err := f.put(ipc.NewMessage(memory.NewBufferBytes(bytes.Clone(meta)), memory.NewBufferBytes(nil)), nil); err != nil {
+		return nil, err
+	}
+	r, err := ipc.NewReaderFromMessageReader(f, ipc.WithAllocator(memory.DefaultAllocator))
 	if err != nil {
 		return nil, fmt.Errorf("%w: schema: %w", tidemill.ErrCorrupt, err)
 	}
