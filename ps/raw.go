@@ -25,7 +25,7 @@ func whole[T number](b []byte) bool { return len(b)%size[T]() == 0 }
 // reads them only, and only while v stays as it is.
 func rawOf[T number](v []T) []byte {
 	if native {
-		return memory(v)
+		return bytesOf(v)
 	}
 	return encode(v)
 }
@@ -46,15 +46,15 @@ func copyValues[T number](dst []T, b []byte) []T {
 	n := len(b) / size[T]()
 	dst = slices.Grow(dst[:0], n)[:n]
 	if native {
-		copy(memory(dst), b)
+		copy(bytesOf(dst), b)
 	} else {
 		decode(dst, b)
 	}
 	return dst
 }
 
-// memory returns the memory of v.
-func memory[T number](v []T) []byte {
+// bytesOf returns the memory of v.
+func bytesOf[T number](v []T) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(v))), len(v)*size[T]())
 }
 
