@@ -20,15 +20,15 @@ const (
 	maxOffers     = 1 << 16
 	maxFault      = 1 << 14 // bytes
 	maxArgs       = 64
-	maxArg        = 1 << 16 // bytes of a name and its value
+	maxArg        = 1 << 21 // bytes of a name and its value; the largest is a spec
 )
 
-// Commander carries out what people tell the trainer to do with a job. Verbs are pause,
-// resume, cancel, savepoint, promote and rollback; args["by"] names who says so. The answer is
-// JSON, its form depends on the verb.
+// Commander carries out what people tell the trainer to do; job may be empty where the verb is
+// not about one, and args["by"] names who says so. The answer is JSON, its form depends on the
+// verb.
 //
-// Errors: ErrInvalid for an unknown verb or bad arguments, ErrNotFound for a job that is not
-// there, ErrNotReady where another trainer leads (ask that one).
+// Errors: ErrInvalid for an unknown verb or bad arguments, ErrNotFound for a job or model that
+// is not there, ErrNotReady where another trainer leads (ask that one).
 type Commander interface {
 	Command(ctx context.Context, job, verb string, args map[string]string) ([]byte, error)
 }
@@ -179,14 +179,16 @@ func (s *grpcService) Command(ctx context.Context, m *trainerpb.CommandRequest) 
 
 // decodeCommand returns the arguments of a command that keeps to the limits.
 func decodeCommand(m *trainerpb.CommandRequest) (map[string]string, error) {
-	if err := snapshot.CheckName("job", m.GetJob()); err != nil {
-		return nil, err
+	if m.GetJob() != "" { // some verbs are about none
+		if err := snapshot.CheckName("job", m.GetJob()); err != nil {
+			return nil, err
+		}
 	}
 	if err := snapshot.CheckName("command", m.GetVerb()); err != nil {
 		return nil, err
 	}
 	if len(m.GetArgs()) > maxArgs || len(m.GetBy()) > maxArg {
-		return nil, tidemill.Invalid("a command with %d arguments, by a name of %d bytes", "give at most 64, and 65536 bytes each", len(m.GetArgs()), len(m.GetBy()))
+		return nil, tidemill.Invalid("a command with %d arguments, by a name of %d bytes", "give at most 64, and 2 MiB each", len(m.GetArgs()), len(m.GetBy()))
 	}
 	if _, twice := m.GetArgs()[argBy]; twice {
 		return nil, tidemill.Invalid("a command with %q among its arguments", "name who gives it in the field of its own", argBy)
@@ -197,7 +199,7 @@ func decodeCommand(m *trainerpb.CommandRequest) (map[string]string, error) {
 	}
 	for name, value := range args {
 		if len(name)+len(value) > maxArg {
-			return nil, tidemill.Invalid("a command has an argument of %d bytes", "give at most 65536", len(name)+len(value))
+			return nil, tidemill.Invalid("a command has an argument of %d bytes", "give at most 2 MiB", len(name)+len(value))
 		}
 	}
 	if m.GetBy() != "" {

@@ -592,8 +592,8 @@ func (x *PartRun) GetStep() int64 {
 
 type CommandRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
-	Verb          string                 `protobuf:"bytes,2,opt,name=verb,proto3" json:"verb,omitempty"` // pause, resume, cancel, savepoint, promote, rollback
+	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"` // empty where the verb is not about one
+	Verb          string                 `protobuf:"bytes,2,opt,name=verb,proto3" json:"verb,omitempty"`
 	Args          map[string]string      `protobuf:"bytes,3,rep,name=args,proto3" json:"args,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	By            string                 `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"` // who says so
 	unknownFields protoimpl.UnknownFields

@@ -32,7 +32,7 @@ type TrainerClient interface {
 	// Link carries a worker's reports up and its grants down for as long as both live. The first
 	// message up is hello, every other one a report.
 	Link(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Up, Down], error)
-	// Command tells the trainer to do something with a job.
+	// Command tells the trainer to do something.
 	Command(ctx context.Context, in *CommandRequest, opts ...grpc.CallOption) (*CommandReply, error)
 }
 
@@ -74,7 +74,7 @@ type TrainerServer interface {
 	// Link carries a worker's reports up and its grants down for as long as both live. The first
 	// message up is hello, every other one a report.
 	Link(grpc.BidiStreamingServer[Up, Down]) error
-	// Command tells the trainer to do something with a job.
+	// Command tells the trainer to do something.
 	Command(context.Context, *CommandRequest) (*CommandReply, error)
 	mustEmbedUnimplementedTrainerServer()
 }
