@@ -51,7 +51,7 @@ func open(cfg *Config, i int) (*input, error) {
 		return nil, err
 	}
 	switch in.format {
-	case file.Arrow, file.Parquet:
+	case file.Parquet:
 		in.r = f // sought in, so there is nothing to count
 	default:
 		c := &counter{r: f}

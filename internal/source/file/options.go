@@ -63,8 +63,8 @@ type Options struct {
 	Bad func(BadRow) error
 	// MaxLine bounds one line, or one quoted record, in bytes; 0 means 1 MiB.
 	MaxLine int
-	// MaxMemory bounds what is read whole because it cannot be sought in (Arrow files and
-	// Parquet from a pipe or gzipped), in bytes; 0 means 1 GiB.
+	// MaxMemory bounds, in bytes, one Arrow record batch, and a Parquet file that has to be
+	// read whole because it comes down a pipe or gzipped; 0 means 1 GiB.
 	MaxMemory int64
 	// Parquet opens Parquet files; nil means that this program does not read them. See
 	// package file/parquet.

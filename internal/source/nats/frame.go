@@ -47,7 +47,12 @@ func newFrame(f frame) []byte {
 // seal writes the first offset and the checksum.
 func seal(b []byte, first int64) {
 	binary.LittleEndian.PutUint64(b[16:], uint64(first))
-	binary.LittleEndian.PutUint64(b[8:], xxh3.Hash(b[16:]))
+	binary.LittleEndian.PutUint64(b[8:], checksum(b))
+}
+
+// checksum covers everything but itself: the first 8 bytes are its seed.
+func checksum(b []byte) uint64 {
+	return xxh3.HashSeed(b[16:], binary.LittleEndian.Uint64(b))
 }
 
 // parseFrame reads what newFrame and seal wrote; the result shares b. Anything else is
@@ -67,7 +72,7 @@ func parse(b []byte) (f frame, err error) {
 	if b[0] != frameMagic || b[1] != frameVersion {
 		return f, fmt.Errorf("is of kind %#x version %d", b[0], b[1])
 	}
-	if xxh3.Hash(b[16:]) != binary.LittleEndian.Uint64(b[8:]) {
+	if checksum(b) != binary.LittleEndian.Uint64(b[8:]) {
 		return f, errors.New("does not match its checksum")
 	}
 	n := int(binary.LittleEndian.Uint16(b[2:]))

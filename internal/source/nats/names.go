@@ -1,6 +1,8 @@
 package nats
 
 import (
+	"encoding/base64"
+	"encoding/binary"
 	"fmt"
 	"strings"
 
@@ -37,8 +39,12 @@ func subject(topic, identity string, p int, token string) string {
 	return fmt.Sprintf("%s.%s.%s.%d.%s", subjectPrefix, escape(topic), identity, p, token)
 }
 
-// prefixToken is the subject token of a key prefix.
-func prefixToken(prefix string) string { return fmt.Sprintf("%016x", xxh3.HashString(prefix)) }
+// prefixToken is the subject token of a key prefix: 11 characters, stored with each message.
+func prefixToken(prefix string) string {
+	var b [8]byte
+	binary.BigEndian.PutUint64(b[:], xxh3.HashString(prefix))
+	return base64.RawURLEncoding.EncodeToString(b[:])
+}
 
 // Keys of the bucket.
 func topicKey(topic string) string { return "t." + escape(topic) }

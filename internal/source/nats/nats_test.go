@@ -2,6 +2,7 @@ package nats_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
 
 	"github.com/apache/arrow-go/v18/arrow/memory"
@@ -83,8 +84,88 @@ func TestConformance(t *testing.T) {
 	})
 	// The store's own limit, which partitions grow into.
 	t.Run("Growing", func(t *testing.T) {
-		sourcetest.Run(t, open(broker.Config{}, nats.Config{}), sourcetest.Options{
-			Full: open(broker.Config{MaxStore: 6 << 20}, nats.Config{}),
-		})
+		sourcetest.RunFull(t, open(broker.Config{MaxStore: 6 << 20}, nats.Config{}))
 	})
+}
+
+// BenchmarkAppend is a demo's producer: 20 rows an append, each synced to disk.
+func BenchmarkAppend(b *testing.B) {
+	top := benchTopic(b)
+	rec := ids(make([]int64, 20)...)
+	for i := 0; b.Loop(); i++ {
+		if _, err := top.Append(b.Context(), 0, rec, fmt.Sprintf("bench/%d", i)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(20*b.N)/b.Elapsed().Seconds(), "rows/s")
+}
+
+// BenchmarkTail is the way of one row from its append to a reader that waits for it.
+func BenchmarkTail(b *testing.B) {
+	top := benchTopic(b)
+	r, err := top.Reader(b.Context(), 0, 0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer r.Close()
+	for i := 0; b.Loop(); i++ {
+		if _, err := top.Append(b.Context(), 0, ids(int64(i)), ""); err != nil {
+			b.Fatal(err)
+		}
+		got, err := r.Next(b.Context(), 1)
+		if err != nil {
+			b.Fatal(err)
+		}
+		got.Rows.Release()
+	}
+}
+
+// BenchmarkNextOne reads one row at a time from messages of 4096.
+func BenchmarkNextOne(b *testing.B) {
+	top := benchTopic(b)
+	rec := ids(make([]int64, 4096)...)
+	for range 32 {
+		if _, err := top.Append(b.Context(), 0, rec, ""); err != nil {
+			b.Fatal(err)
+		}
+	}
+	var r source.Reader
+	for i := 0; b.Loop(); i++ {
+		if i%(32*4096) == 0 {
+			if r != nil {
+				r.Close()
+			}
+			var err error
+			if r, err = top.Reader(b.Context(), 0, 0); err != nil {
+				b.Fatal(err)
+			}
+		}
+		got, err := r.Next(b.Context(), 1)
+		if err != nil {
+			b.Fatal(err)
+		}
+		got.Rows.Release()
+	}
+	r.Close()
+}
+
+func benchTopic(b *testing.B) source.Topic {
+	br, err := broker.Start(broker.Config{Dir: b.TempDir()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { br.Close() })
+	nc, err := br.Conn(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	s, err := nats.New(nc, nats.Config{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	top, err := s.Create(b.Context(), "bench", 1, idSchema)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return top
 }

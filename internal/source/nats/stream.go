@@ -78,7 +78,7 @@ func (s *Stream) Create(ctx context.Context, name string, partitions int, schema
 				return nil, err
 			}
 			r = record{
-				Identity:   strconv.FormatUint(s.cfg.Rand()|1<<63, 36)[:10],
+				Identity:   strconv.FormatUint(s.cfg.Rand()|1<<63, 36)[:8],
 				Partitions: max(1, partitions),
 				State:      stateMaking,
 				Schemas:    []schemaEdit{edit},

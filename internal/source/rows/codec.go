@@ -11,7 +11,6 @@ import (
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/ipc"
 	"github.com/apache/arrow-go/v18/arrow/memory"
-	flatbuffers "github.com/google/flatbuffers/go"
 
 	"github.com/tidemill/tidemill"
 )
@@ -114,7 +113,16 @@ func parse(msg []byte) (*ipc.Message, error) {
 		return nil, fmt.Errorf("metadata of %d bytes in a message of %d", n, len(msg))
 	}
 	meta, body := msg[8:8+n], msg[8+n:]
-	if err := checkMetadata(meta, len(body)); err != nil {
+	kind, length, err := header(meta)
+	switch {
+	case err != nil:
+		return nil, err
+	case kind != kindBatch:
+		return nil, fmt.Errorf("message kind %d is not a record batch", kind)
+	case length != int64(len(body)):
+		return nil, fmt.Errorf("body of %d bytes where the metadata says %d", len(body), length)
+	}
+	if err := verifyBatch(meta, body, 0); err != nil {
 		return nil, err
 	}
 	if len(body) > 0 && uintptr(unsafe.Pointer(&body[0]))%8 != 0 {
@@ -125,46 +133,6 @@ func parse(msg []byte) (*ipc.Message, error) {
 		body = b
 	}
 	return ipc.NewMessage(memory.NewBufferBytes(meta), memory.NewBufferBytes(body)), nil
-}
-
-// checkMetadata reads the flatbuffer far enough to know that it is an uncompressed record
-// batch whose body has the stated length: a compressed one could name any size to allocate.
-func checkMetadata(meta []byte, body int) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("metadata does not hold together: %v", p)
-		}
-	}()
-	const (
-		slotHeaderType, slotHeader, slotBodyLength = 6, 8, 10 // of Message
-		slotCompression                            = 10       // of RecordBatch
-		headerRecordBatch                          = 3
-	)
-	t := flatbuffers.Table{Bytes: meta, Pos: flatbuffers.GetUOffsetT(meta)}
-	var kind byte
-	if o := flatbuffers.UOffsetT(t.Offset(slotHeaderType)); o != 0 {
-		kind = t.GetByte(t.Pos + o)
-	}
-	if kind != headerRecordBatch {
-		return fmt.Errorf("message kind %d is not a record batch", kind)
-	}
-	var length int64
-	if o := flatbuffers.UOffsetT(t.Offset(slotBodyLength)); o != 0 {
-		length = t.GetInt64(t.Pos + o)
-	}
-	if length != int64(body) {
-		return fmt.Errorf("body of %d bytes where the metadata says %d", body, length)
-	}
-	o := flatbuffers.UOffsetT(t.Offset(slotHeader))
-	if o == 0 {
-		return errors.New("no record batch in the message")
-	}
-	var batch flatbuffers.Table
-	t.Union(&batch, o)
-	if batch.Offset(slotCompression) != 0 {
-		return errors.New("compressed record batch")
-	}
-	return nil
 }
 
 func schemaMessage(schema *arrow.Schema, mem memory.Allocator) (*ipc.Message, error) {
@@ -230,7 +198,7 @@ func DecodeSchema(b []byte) (*arrow.Schema, error) {
 		return nil, fmt.Errorf("%w: schema is cut short", tidemill.ErrCorrupt)
 	}
 	meta := b[8 : 8+binary.LittleEndian.Uint32(b[4:])]
-	if err := VerifySchema(meta, false); err != nil {
+	if err := verifySchema(meta); err != nil {
 		return nil, fmt.Errorf("%w: schema: %w", tidemill.ErrCorrupt, err)
 	}
 	// The message is handed over without a body: reading it from the stream would allocate

@@ -59,8 +59,14 @@ func unsupported(t arrow.DataType, depth int) arrow.DataType {
 	case *arrow.LargeListType:
 		return unsupported(t.Elem(), depth+1)
 	case *arrow.FixedSizeListType:
+		if t.Len() == 0 {
+			return t
+		}
 		return unsupported(t.Elem(), depth+1)
 	case *arrow.StructType:
+		if t.NumFields() == 0 {
+			return t
+		}
 		for _, f := range t.Fields() {
 			if u := unsupported(f.Type, depth+1); u != nil {
 				return u

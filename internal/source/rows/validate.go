@@ -10,7 +10,12 @@ import (
 
 // Validate checks that every value of rec can be read without leaving its buffers. The
 // Arrow reader checks most fixed-width values when it makes an array, and little else.
-func Validate(rec arrow.RecordBatch) error {
+func Validate(rec arrow.RecordBatch) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("values do not hold together: %v", p)
+		}
+	}()
 	for i, c := range rec.Columns() {
 		if int64(c.Len()) != rec.NumRows() {
 			return fmt.Errorf("column %q has %d values in %d rows", rec.ColumnName(i), c.Len(), rec.NumRows())

@@ -57,9 +57,15 @@ func Run(t *testing.T, open Open, opts Options) {
 		t.Run("Reopen", func(t *testing.T) { testReopen(newEnv(t, open), opts.Reopen) })
 	}
 	if opts.Full != nil {
-		t.Run("Full", func(t *testing.T) { testFull(newEnv(t, opts.Full)) })
-		t.Run("FullDropsWhatNobodyNeeds", func(t *testing.T) { testFullRetain(newEnv(t, opts.Full)) })
+		RunFull(t, opts.Full)
 	}
+}
+
+// RunFull runs the part of the suite that fills a stream, for a driver that has several
+// kinds of bound. open is as Options.Full.
+func RunFull(t *testing.T, open Open) {
+	t.Run("Full", func(t *testing.T) { testFull(newEnv(t, open)) })
+	t.Run("FullDropsWhatNobodyNeeds", func(t *testing.T) { testFullRetain(newEnv(t, open)) })
 }
 
 // env is one test's stream and what it needs to talk to it.
