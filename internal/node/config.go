@@ -49,6 +49,8 @@ type Config struct {
 	// Addresses to listen on, "host:port"; "" is the default, "-" does not listen (GRPC, HTTP,
 	// Gossip and Stream only).
 	GRPC, HTTP, RPC, Gossip, Stream string
+	// Host takes the place of 127.0.0.1 in the addresses that are left to their default.
+	Host string
 	// Advertise is the host, or host:port for gossip, that others reach this node at.
 	Advertise string
 	// AdvertiseRPC and AdvertiseStream override the address others dial; for tests through
@@ -105,14 +107,26 @@ func (c *Config) validate() error {
 		c.ServePoll = 250 * time.Millisecond
 	}
 	for _, a := range []string{c.GRPC, c.HTTP, c.RPC, c.Gossip, c.Stream} {
-		if a == "" || a == "-" {
+		if a == "-" {
 			continue
 		}
+		a = c.orDefault(a, DefaultRPC)
 		if err := c.Security.CheckListen(a); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// orDefault returns addr, or the default one on the configured host.
+func (c *Config) orDefault(addr, def string) string {
+	if addr != "" {
+		return addr
+	}
+	if _, port, err := net.SplitHostPort(def); err == nil && c.Host != "" {
+		return net.JoinHostPort(c.Host, port)
+	}
+	return def
 }
 
 // Info is what a node writes to node.json in its data directory, for commands on the same

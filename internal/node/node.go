@@ -136,7 +136,7 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	n.log = n.cfg.Logger.With("node", n.cfg.ID)
 
-	rpcLis, err := rpc.Listen(orDefault(n.cfg.RPC, DefaultRPC), n.cfg.RPC == "")
+	rpcLis, err := rpc.Listen(n.cfg.orDefault(n.cfg.RPC, DefaultRPC), n.cfg.RPC == "")
 	if err != nil {
 		return err
 	}
@@ -192,13 +192,6 @@ func nonce(bytes int) string {
 	return hex.EncodeToString(b)
 }
 
-func orDefault(s, def string) string {
-	if s == "" {
-		return def
-	}
-	return s
-}
-
 func pathless(err error) error {
 	var p *os.PathError
 	if errors.As(err, &p) {
@@ -218,7 +211,7 @@ func (n *Node) openStream(ctx context.Context, down *closers) (*nats.Conn, error
 			listen = ""
 		case "":
 			// A default port in use becomes a free one.
-			lis, err := rpc.Listen(DefaultStream, true)
+			lis, err := rpc.Listen(n.cfg.orDefault("", DefaultStream), true)
 			if err != nil {
 				return nil, err
 			}
@@ -306,7 +299,7 @@ func (n *Node) joinCluster(ctx context.Context, down *closers) error {
 		self.Stream = strings.TrimPrefix(n.info.Stream, "nats://")
 	}
 	cfg := cluster.Config{
-		ID: n.cfg.ID + "-" + nonce(3), Bind: orDefault(n.cfg.Gossip, DefaultGossip), BindDefault: n.cfg.Gossip == "",
+		ID: n.cfg.ID + "-" + nonce(3), Bind: n.cfg.orDefault(n.cfg.Gossip, DefaultGossip), BindDefault: n.cfg.Gossip == "",
 		Join: n.cfg.Join, Key: n.cfg.GossipKey, Member: self, Logger: n.log,
 	}
 	if n.cfg.Advertise != "" {
@@ -484,7 +477,7 @@ func (n *Node) serveModels(sctx, ctx context.Context, g, servers *errgroup.Group
 		n.serving = s
 		mux.Handle("/", s.Handler())
 		if n.cfg.GRPC != "-" {
-			lis, err := rpc.Listen(orDefault(n.cfg.GRPC, DefaultGRPC), n.cfg.GRPC == "")
+			lis, err := rpc.Listen(n.cfg.orDefault(n.cfg.GRPC, DefaultGRPC), n.cfg.GRPC == "")
 			if err != nil {
 				return err
 			}
@@ -506,7 +499,7 @@ func (n *Node) serveModels(sctx, ctx context.Context, g, servers *errgroup.Group
 	if n.cfg.HTTP == "-" {
 		return nil
 	}
-	lis, err := rpc.Listen(orDefault(n.cfg.HTTP, DefaultHTTP), n.cfg.HTTP == "")
+	lis, err := rpc.Listen(n.cfg.orDefault(n.cfg.HTTP, DefaultHTTP), n.cfg.HTTP == "")
 	if err != nil {
 		return err
 	}
