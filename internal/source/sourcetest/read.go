@@ -201,8 +201,9 @@ func testWaits(e *env) {
 				got <- nil
 				return
 			}
-			defer b.Rows.Release()
-			got <- e.verify(b.Rows)
+			ids := e.verify(b.Rows)
+			b.Rows.Release()
+			got <- ids
 		}()
 		e.append(t, 0, i, 1, "")
 		if ids := <-got; len(ids) != 1 || ids[0] != i {
