@@ -45,15 +45,20 @@ func broken(op, format string, args ...any) error {
 
 // Pull implements wire.PS.
 func (c *client) Pull(ctx context.Context, req *wire.PullRequest, into *wire.PullReply) error {
-	m := &pspb.PullRequest{Header: headerMessage(&req.Header), Ids: make([][]byte, len(req.IDs)), Bare: req.Bare}
-	for t, ids := range req.IDs {
-		m.Ids[t] = rawOf(ids)
-	}
-	reply, err := c.ps.Pull(ctx, m)
+	reply, err := c.ps.Pull(ctx, pullMessage(req))
 	if err != nil {
 		return failed("pull", err)
 	}
 	return pullReply(reply, req, into)
+}
+
+// pullMessage returns a message that reads the memory of req.
+func pullMessage(req *wire.PullRequest) *pspb.PullRequest {
+	m := &pspb.PullRequest{Header: headerMessage(&req.Header), Ids: make([][]byte, len(req.IDs)), Bare: req.Bare}
+	for t, ids := range req.IDs {
+		m.Ids[t] = rawOf(ids)
+	}
+	return m
 }
 
 // pullReply fills in into, in its own memory where that suffices.
