@@ -34,6 +34,8 @@ type job struct {
 	calls    map[uint64]*call
 	nextID   uint64
 	restore  func(generation uint64) // starts bringing the state to the generation's cut
+	// fault, once set, answers everything: the state of this generation cannot be used.
+	fault error
 }
 
 // shard is the atom of ownership: its part of every table, its dense blocks, and in the home
@@ -83,7 +85,7 @@ type capture struct {
 func newShard(m *model.Model, number, v int) *shard {
 	s := &shard{number: number}
 	for _, l := range m.Layout.Tables {
-		s.tables = append(s.tables, newTable(l, m.Sparse, m.Decay(), m.Spec.Seed, v))
+		s.tables = append(s.tables, newTable(l, m.Sparse, m.Decay(), m.Spec.Seed, number, v))
 	}
 	for t, l := range m.Layout.Tensors {
 		for b := range l.Blocks() {
@@ -297,25 +299,29 @@ func (j *job) apply(req *wire.PushRequest, before int64) {
 		j.block(b.Tensor, b.Index).apply(j.model.Dense, b.Values, scale, decay, before, k)
 	}
 	if req.Tag != nil {
-		j.homeShard().apply(req)
+		if err := j.homeShard().apply(req); err != nil {
+			j.fault = err
+		}
 	}
 }
 
-func (h *home) apply(req *wire.PushRequest) {
+func (h *home) apply(req *wire.PushRequest) error {
 	tag := req.Tag
 	if len(tag.Transforms) > 0 {
-		// A delta comes from the same plan; one that does not decode is a bug of ours, and the
-		// state stays as it is on every shard alike.
-		if err := h.transforms.Merge(tag.Transforms); err == nil {
-			h.stale = true
+		if err := h.transforms.Merge(tag.Transforms); err != nil {
+			return fmt.Errorf("ps: transform state: %w", err)
 		}
+		h.stale = true
 	}
-	_ = h.progress.Add(req.Partition, req.Range.First, tag.Outcomes)
+	if err := h.progress.Add(req.Partition, req.Range.First, tag.Outcomes); err != nil {
+		return err
+	}
 	for len(h.notes.EventMax) <= req.Partition {
 		h.notes.EventMax = append(h.notes.EventMax, 0)
 	}
 	h.notes.EventMax[req.Partition] = max(h.notes.EventMax[req.Partition], tag.EventMax)
 	h.notes.Bad = append(h.notes.Bad, tag.Bad...)
+	return nil
 }
 
 // capture freezes the state copy-on-write. mu is held.

@@ -2,11 +2,13 @@ package ps
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"gocloud.dev/blob"
 
@@ -114,18 +116,40 @@ func (s *Server) assign(ctx context.Context, a tidemill.Assignment) {
 // unless a newer generation has begun meanwhile.
 func (s *Server) restore(ctx context.Context, j *job, a tidemill.Assignment) {
 	log := s.cfg.Logger.With("job", a.Job, "generation", a.Generation)
-	m, shards, err := s.load(ctx, a)
-	if err != nil {
-		// The trainer sees a ps that never becomes ready and says so; trying again by
-		// ourselves would hide a damaged snapshot.
+	var m *model.Model
+	var shards []*shard
+	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
+		var err error
+		if m, shards, err = s.load(ctx, a); err == nil {
+			break
+		}
+		if ctx.Err() != nil {
+			return
+		}
 		log.Error("cannot restore shards", "snapshot", a.Snapshot, "err", err)
-		return
+		j.mu.Lock()
+		g, _ := j.core.Generation()
+		if g == a.Generation && !errors.Is(err, tidemill.ErrUnavailable) {
+			// It would fail again: whoever asks is told why, and the job fails with it.
+			j.fault = fmt.Errorf("ps: restore snapshot %d: %w", a.Snapshot, err)
+			g = 0
+		}
+		j.mu.Unlock()
+		if g != a.Generation {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if g, ready := j.core.Generation(); g != a.Generation || ready {
 		return
 	}
+	j.fault = nil
 	j.model, j.shards, j.owned = m, shards, j.owned[:0]
 	for _, sh := range shards {
 		if sh != nil {
@@ -176,17 +200,26 @@ func (s *Server) job(name string) (*job, error) {
 	return j, nil
 }
 
-// own returns the job if this process may still act for it.
-func (s *Server) own(name string) (*job, error) {
+// own returns the job if this process may still act for it in a generation.
+func (s *Server) own(name string, generation uint64) (*job, error) {
 	if !s.cfg.Alive() {
 		return nil, fmt.Errorf("ps: this process has lost its session lease: %w", tidemill.ErrFenced)
 	}
-	return s.job(name)
+	j, err := s.job(name)
+	if err != nil {
+		return nil, err
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if g, _ := j.core.Generation(); j.fault != nil && g == generation {
+		return nil, j.fault
+	}
+	return j, nil
 }
 
 // Pull implements wire.PS.
 func (s *Server) Pull(ctx context.Context, req *wire.PullRequest, into *wire.PullReply) error {
-	j, err := s.own(req.Job)
+	j, err := s.own(req.Job, req.Generation)
 	if err != nil {
 		return err
 	}
@@ -202,7 +235,7 @@ func (s *Server) Pull(ctx context.Context, req *wire.PullRequest, into *wire.Pul
 
 // Push implements wire.PS.
 func (s *Server) Push(ctx context.Context, req *wire.PushRequest) error {
-	j, err := s.own(req.Job)
+	j, err := s.own(req.Job, req.Generation)
 	if err != nil {
 		return err
 	}
@@ -219,7 +252,7 @@ func (s *Server) Push(ctx context.Context, req *wire.PushRequest) error {
 
 // Fence implements wire.PS.
 func (s *Server) Fence(ctx context.Context, req *wire.FenceRequest) (wire.Held, error) {
-	j, err := s.own(req.Job)
+	j, err := s.own(req.Job, req.Generation)
 	if err != nil {
 		return wire.Held{}, err
 	}
@@ -232,7 +265,7 @@ func (s *Server) Fence(ctx context.Context, req *wire.FenceRequest) (wire.Held, 
 
 // Snapshot implements wire.PS.
 func (s *Server) Snapshot(ctx context.Context, req *wire.SnapshotRequest, marked func()) (wire.Written, error) {
-	j, err := s.own(req.Job)
+	j, err := s.own(req.Job, req.Generation)
 	if err != nil {
 		return wire.Written{}, err
 	}

@@ -37,19 +37,21 @@ type table struct {
 	// overflow counts look-ups for training that found the table full; they share the row
 	// fallbackID, which lies outside the bound.
 	overflow int64
+	fallback uint64 // id of the fallback row
 	epoch    uint32
 	images   int // captured images that are still being written
 	fresh    []float32
 }
 
-// fallbackID is the id that ids without a row of their own share when a table is full.
-const fallbackID = math.MaxUint64
+// fallbackID is the id that ids without a row of their own share when a shard's table is full.
+// Each shard has its own, so that a version that joins all shards keeps them apart.
+func fallbackID(shard int) uint64 { return math.MaxUint64 - uint64(shard) }
 
-// newTable returns an empty table of one of v shards.
-func newTable(layout snapshot.TableLayout, rule optim.Rule, decay float64, seed uint64, v int) *table {
+// newTable returns the empty table of one of v shards.
+func newTable(layout snapshot.TableLayout, rule optim.Rule, decay float64, seed uint64, shard, v int) *table {
 	t := &table{
 		layout: layout, width: layout.Width(), decay: decay, rule: rule, seed: seed, name: tidemill.Hash(layout.Name),
-		slots: make([]uint32, 64), fresh: make([]float32, layout.Width()),
+		slots: make([]uint32, 64), fresh: make([]float32, layout.Width()), fallback: fallbackID(shard),
 	}
 	if layout.MaxRows > 0 {
 		t.most = int(max(1, layout.MaxRows/int64(v)))
@@ -83,8 +85,8 @@ func (t *table) find(id uint64) int {
 func (t *table) weights(dst []float32, id uint64) {
 	row := t.find(id)
 	if row < 0 && t.full() {
-		row = t.find(fallbackID)
-		id = fallbackID
+		row = t.find(t.fallback)
+		id = t.fallback
 	}
 	if row < 0 {
 		t.layout.Init.Fill(dst, t.seed, t.name, id, 0)
@@ -101,7 +103,7 @@ func (t *table) apply(id uint64, grad []float32, scale float32, before, k int64)
 	row := t.find(id)
 	if row < 0 && t.full() {
 		t.overflow++
-		id = fallbackID
+		id = t.fallback
 		row = t.find(id)
 	}
 	if row < 0 {

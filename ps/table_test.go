@@ -45,7 +45,7 @@ type naive struct {
 func (m *naive) apply(seed, id uint64, grad []float32, before, k int64) {
 	if _, ok := m.rows[id]; !ok && m.layout.MaxRows > 0 && int64(len(m.rows)) >= m.layout.MaxRows {
 		m.skipped++
-		id = fallbackID
+		id = fallbackID(0)
 	}
 	r := slices.Clone(m.rows[id])
 	if r == nil {
@@ -99,7 +99,7 @@ func TestTableAndItsImages(t *testing.T) {
 			most = 1 + rng.Int64N(700)
 		}
 		l := layout(ru, dim, rng.IntN(2) == 0, most)
-		tab := newTable(l, ru, 0.99, seed, 1)
+		tab := newTable(l, ru, 0.99, seed, 0, 1)
 		ref := &naive{layout: l, rule: ru, decay: 0.99, rows: map[uint64][]float32{}}
 		type captured struct {
 			image image
@@ -127,7 +127,7 @@ func TestTableAndItsImages(t *testing.T) {
 					tab.weights(got, id)
 					at := id
 					if _, ok := ref.rows[id]; !ok && most > 0 && int64(len(ref.rows)) >= most {
-						at = fallbackID
+						at = fallbackID(0)
 					}
 					if row, ok := ref.rows[at]; ok {
 						copy(want, row)
@@ -178,7 +178,7 @@ func TestTableAndItsImages(t *testing.T) {
 // TestTableGrows: every one of many rows stays where its id finds it.
 func TestTableGrows(t *testing.T) {
 	r := optim.SGD{LR: 1}
-	tab := newTable(layout(r, 1, false, 0), r, 0, 7, 64)
+	tab := newTable(layout(r, 1, false, 0), r, 0, 7, 0, 64)
 	const n = 20_000
 	ids := make([]uint64, n)
 	for i := range ids {
@@ -202,7 +202,7 @@ func TestTableGrows(t *testing.T) {
 // bound, and the rows that are there stay their own.
 func TestFullTable(t *testing.T) {
 	r := optim.SGD{LR: 1}
-	tab := newTable(layout(r, 2, false, 30), r, 0, 3, 10) // three rows in this shard
+	tab := newTable(layout(r, 2, false, 30), r, 0, 3, 0, 10) // three rows in this shard
 	for id := range uint64(3) {
 		tab.apply(id, []float32{1, 1}, 1, 0, 1)
 	}
@@ -234,7 +234,7 @@ func TestFullTable(t *testing.T) {
 func TestPullLeavesNoTrace(t *testing.T) {
 	for _, c := range choices {
 		r := rule(t, c)
-		tab := newTable(layout(r, 3, true, 0), r, 0.9, 11, 1)
+		tab := newTable(layout(r, 3, true, 0), r, 0.9, 11, 0, 1)
 		pulled, trained := make([]float32, 3), make([]float32, 3)
 		for id := range uint64(1000) {
 			tab.weights(pulled, id)
@@ -263,7 +263,7 @@ func TestAverages(t *testing.T) {
 		r := optim.SGD{LR: 0.3}
 		decay := 1 - math.Pow(10, -1-3*rng.Float64())
 		l := layout(r, 2, true, 0)
-		tab := newTable(l, r, decay, seed, 1)
+		tab := newTable(l, r, decay, seed, 0, 1)
 		tl := snapshot.TensorLayout{TensorSpec: tidemill.TensorSpec{Name: "w", Shape: []int{2}, Init: l.Init}, Average: true}
 		blk := newBlock(tl, 0, 0, r, seed)
 		const id = 42

@@ -116,6 +116,10 @@ func (t *Trainer) SubmitSpec(ctx context.Context, doc *spec.Document) (JobStatus
 		Job: s.Model, Spec: *s, Schema: schema, Cut: tidemill.Cut(s.Stream.Offsets).Clone(),
 		Identity: info.Identity, Lineage: hex.EncodeToString(lineage[:]),
 	}
+	// From now on no row that the job has not trained is dropped.
+	if err := topic.Retain(ctx, a.Job, a.Cut); err != nil {
+		return JobStatus{}, err
+	}
 	if err := t.Submit(ctx, a); err != nil {
 		return JobStatus{}, err
 	}

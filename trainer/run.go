@@ -23,17 +23,21 @@ type run struct {
 	log   *slog.Logger
 	job   string
 	spec  tidemill.Spec
+	parts int    // partitions of the topic
+	line  string // lineage
 	model *model.Model
 	chain *snapshot.Chain
 	core  *Core
 
-	inbox  chan Event
-	stores chan func(ctx context.Context)
-	done   chan struct{}
+	inbox chan Event
+	// replies come from the queue's goroutine. There is room for all that the queue can hold,
+	// so that it never waits for a main that waits for it.
+	replies chan Event
+	stores  chan func(ctx context.Context)
+	done    chan struct{}
 
 	// Of the queue's goroutine.
-	rev     uint64 // of the job's record as last written
-	lineage string
+	rev uint64 // of the job's record as last written
 
 	ready chan struct{} // closed once val is there
 
@@ -49,9 +53,19 @@ type run struct {
 
 func newRun(t *Trainer, a tidemill.Assignment, rev uint64) *run {
 	return &run{
-		t: t, log: t.log.With("job", a.Job), job: a.Job, spec: a.Spec, asg: a, rev: rev,
-		inbox: make(chan Event, 1024), stores: make(chan func(context.Context), 64), done: make(chan struct{}), ready: make(chan struct{}),
+		t: t, log: t.log.With("job", a.Job), job: a.Job, spec: a.Spec, parts: len(a.Cut), line: a.Lineage, asg: a, rev: rev,
+		inbox: make(chan Event, 1024), replies: make(chan Event, 4*queueLen), stores: make(chan func(context.Context), queueLen), done: make(chan struct{}), ready: make(chan struct{}),
 		began: map[int64]time.Time{}, stall: map[int64]time.Duration{}, written: map[int64]map[string]wire.Written{},
+	}
+}
+
+const queueLen = 64
+
+// reply hands the run an event from the queue's goroutine.
+func (r *run) reply(ev Event) {
+	select {
+	case r.replies <- ev:
+	case <-r.done:
 	}
 }
 
@@ -80,6 +94,7 @@ func (r *run) main(ctx context.Context) {
 	}
 	if err != nil {
 		r.log.Error("the job cannot be run", "err", err)
+		r.fail(ctx, err)
 		return
 	}
 	close(r.ready)
@@ -139,6 +154,8 @@ func (r *run) main(ctx context.Context) {
 				ev = *r.members()
 			}
 			r.step(ctx, &ev)
+		case ev := <-r.replies:
+			r.step(ctx, &ev)
 		case <-due:
 			r.step(ctx, &Event{Kind: Due})
 		}
@@ -161,6 +178,20 @@ func (r *run) main(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// fail ends a job that could not begin, and forgets it.
+func (r *run) fail(ctx context.Context, cause error) {
+	a := r.asg
+	a.State, a.Reason = tidemill.JobFailed, cause.Error()
+	a.Seq++
+	if value, err := json.Marshal(&a); err == nil {
+		_ = again(ctx, r.log, "write the job's record", func() error {
+			_, err := r.t.cfg.Records.Update(ctx, JobPrefix+r.job, value, r.rev)
+			return err
+		})
+	}
+	r.forget()
 }
 
 // validator returns the run's validator once it is there.
@@ -295,7 +326,7 @@ func (r *run) fence(ctx context.Context, generation uint64) {
 		if err != nil {
 			if ctx.Err() == nil {
 				r.log.Error("the snapshot chain cannot be read", "err", err)
-				r.post(Event{Kind: Stop, Final: tidemill.JobFailed, Reason: err.Error()})
+				r.reply(Event{Kind: Stop, Final: tidemill.JobFailed, Reason: err.Error()})
 			}
 			return
 		}
@@ -329,7 +360,7 @@ func (r *run) fence(ctx context.Context, generation uint64) {
 		if f := r.t.cfg.Events.Rewound; f != nil {
 			f(r.job, generation+1)
 		}
-		r.post(Event{Kind: Recovered, Number: last + 2, Assignment: from})
+		r.reply(Event{Kind: Recovered, Number: last + 2, Assignment: from})
 		return
 	}
 }
@@ -367,7 +398,7 @@ func (r *run) assign(ctx context.Context, a tidemill.Assignment) {
 	if err != nil {
 		if ctx.Err() == nil {
 			r.log.Warn("the assignment could not be written", "err", err)
-			r.post(Event{Kind: NotAssigned})
+			r.reply(Event{Kind: NotAssigned})
 		}
 		return
 	}
@@ -375,7 +406,7 @@ func (r *run) assign(ctx context.Context, a tidemill.Assignment) {
 	r.asg = a
 	r.t.signal()
 	r.t.mu.Unlock()
-	r.post(Event{Kind: Assigned, Assignment: a})
+	r.reply(Event{Kind: Assigned, Assignment: a})
 }
 
 // snapshot asks one ps for its part. Until all have captured the cut nothing is granted beyond
@@ -485,14 +516,14 @@ func (r *run) commit(ctx context.Context, m *snapshot.Manifest, home *wire.Home,
 		if was, rerr := snapshot.ReadManifest(ctx, r.chain, m.Number); rerr == nil && was.Fence == nil && was.Generation == m.Generation {
 			err = nil
 		} else {
-			r.post(Event{Kind: Beaten, Number: m.Number})
+			r.reply(Event{Kind: Beaten, Number: m.Number})
 			return
 		}
 	}
 	if err != nil {
 		if ctx.Err() == nil {
 			r.log.Error("cannot commit a snapshot", "number", m.Number, "err", err)
-			r.post(Event{Kind: Lost, Number: m.Number})
+			r.reply(Event{Kind: Lost, Number: m.Number})
 		}
 		return
 	}
@@ -501,10 +532,10 @@ func (r *run) commit(ctx context.Context, m *snapshot.Manifest, home *wire.Home,
 		f(r.job, m.Number, m.Cut, m.Examples, took, stall)
 	}
 	r.val.committed(m, home)
-	r.post(Event{Kind: Committed, Number: m.Number})
+	r.reply(Event{Kind: Committed, Number: m.Number})
 	if home != nil && int64(len(home.Bad)) > r.spec.Train.MaxBadRows {
 		r.log.Error("too many rows were put aside; the job pauses", "bad_rows", len(home.Bad), "max_bad_rows", r.spec.Train.MaxBadRows,
 			"first", fmt.Sprintf("partition %d offset %d: %s", home.Bad[0].Partition, home.Bad[0].Offset, home.Bad[0].Reason))
-		r.post(Event{Kind: Pause, Reason: fmt.Sprintf("%d rows were put aside, more than train.max_bad_rows: %d", len(home.Bad), r.spec.Train.MaxBadRows)})
+		r.reply(Event{Kind: Pause, Reason: fmt.Sprintf("%d rows were put aside, more than train.max_bad_rows: %d", len(home.Bad), r.spec.Train.MaxBadRows)})
 	}
 }

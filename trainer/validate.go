@@ -41,6 +41,8 @@ type validator struct {
 	readers []*follower
 	pieces  chan tidemill.Batch
 	kept    int
+
+	retained time.Time // when the stream was last told what is needed
 }
 
 // follower is what was read of one partition after the oldest cut that is still of interest.
@@ -131,6 +133,7 @@ func (v *validator) main(ctx context.Context) {
 			if err := v.apply(ctx, gate.End{}); err != nil && ctx.Err() == nil {
 				v.log.Error("validation", "err", err)
 			}
+			v.retain(ctx, nil)
 			return
 		}
 		pieces := v.pieces
@@ -157,7 +160,7 @@ func (v *validator) recover(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cfg := gate.Config{Model: v.model, Partitions: len(v.r.asg.Cut), Gate: v.r.spec.Gate}
+	cfg := gate.Config{Model: v.model, Partitions: v.r.parts, Gate: v.r.spec.Gate}
 	serving := func(n int64) (gate.Serving, error) {
 		files, err := snapshot.ReadVersion(ctx, b, v.model, n)
 		if err != nil {
@@ -198,7 +201,7 @@ func (v *validator) recover(ctx context.Context) error {
 			v.log.Warn("a version cannot be read", "version", n, "err", err)
 			continue
 		}
-		if files.Version.Lineage == v.r.asg.Lineage {
+		if files.Version.Lineage == v.r.line {
 			v.offered[files.Version.Snapshot] = true
 		}
 		d, err := snapshot.ReadDecision(ctx, b, v.model, n)
@@ -220,6 +223,7 @@ func (v *validator) recover(ctx context.Context) error {
 func (v *validator) offer(ctx context.Context, m *snapshot.Manifest) error {
 	v.cut = m.Cut.Clone()
 	v.prune()
+	v.retain(ctx, v.oldest())
 	if v.offered[m.Number] || m.Examples == 0 {
 		return nil
 	}
@@ -254,6 +258,23 @@ func (v *validator) offer(ctx context.Context, m *snapshot.Manifest) error {
 		return e
 	}
 	return v.present(ctx, stored)
+}
+
+// retain tells the stream which rows are still needed: those after the newest cut, to be
+// trained, and those that a candidate is yet to be scored on. A nil cut needs none.
+func (v *validator) retain(ctx context.Context, cut tidemill.Cut) {
+	if cut != nil && time.Since(v.retained) < time.Second {
+		return
+	}
+	v.retained = time.Now()
+	topic, err := v.r.t.cfg.Source.Open(ctx, v.r.spec.Stream.Topic)
+	if err == nil {
+		err = topic.Retain(ctx, v.r.job, cut)
+		topic.Close()
+	}
+	if err != nil && ctx.Err() == nil {
+		v.log.Warn("the stream was not told which rows are needed", "err", err)
+	}
 }
 
 // probeRows is how many rows a version carries with its answers to them.
@@ -528,7 +549,7 @@ func (t *Trainer) predecessor(ctx context.Context, model string) (int64, error) 
 
 // oldest returns, by partition, the offset below which no row is needed any more.
 func (v *validator) oldest() tidemill.Cut {
-	out := make(tidemill.Cut, len(v.r.asg.Cut))
+	out := make(tidemill.Cut, v.r.parts)
 	for p := range out {
 		out[p] = -1
 		if p < len(v.cut) {

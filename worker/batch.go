@@ -7,8 +7,6 @@ import (
 	"math"
 
 	"github.com/apache/arrow-go/v18/arrow"
-	"github.com/apache/arrow-go/v18/arrow/array"
-	"github.com/apache/arrow-go/v18/arrow/memory"
 
 	"github.com/tidemill/tidemill"
 	"github.com/tidemill/tidemill/internal/engine"
@@ -16,6 +14,7 @@ import (
 	"github.com/tidemill/tidemill/internal/model"
 	"github.com/tidemill/tidemill/internal/progress"
 	"github.com/tidemill/tidemill/internal/snapshot"
+	"github.com/tidemill/tidemill/internal/source/rows"
 	"github.com/tidemill/tidemill/internal/wire"
 )
 
@@ -126,43 +125,24 @@ func (b *batcher) prepare(ctx context.Context, cur Batch) error {
 // concat joins the pieces of a batch that was read in several.
 func concat(pieces []tidemill.Batch) (arrow.RecordBatch, error) {
 	// Pieces read before a column was added lack it; the newest has all.
-	schema := pieces[len(pieces)-1].Rows.Schema()
-	cols := make([]arrow.Array, schema.NumFields())
-	var n int64
-	for _, p := range pieces {
-		n += p.Rows.NumRows()
-	}
+	fit := rows.NewFitter(pieces[len(pieces)-1].Rows.Schema(), nil)
+	parts := make([]arrow.RecordBatch, 0, len(pieces))
 	defer func() {
-		for _, c := range cols {
-			if c != nil {
-				c.Release()
-			}
+		for _, p := range parts {
+			p.Release()
 		}
 		for _, p := range pieces {
 			p.Rows.Release()
 		}
 	}()
-	for f := range cols {
-		var parts []arrow.Array
-		var made []arrow.Array
-		for _, p := range pieces {
-			if f < int(p.Rows.NumCols()) {
-				parts = append(parts, p.Rows.Column(f))
-				continue
-			}
-			nulls := array.MakeArrayOfNull(memory.DefaultAllocator, schema.Field(f).Type, int(p.Rows.NumRows()))
-			parts, made = append(parts, nulls), append(made, nulls)
-		}
-		var err error
-		cols[f], err = array.Concatenate(parts, memory.DefaultAllocator)
-		for _, m := range made {
-			m.Release()
-		}
+	for _, p := range pieces {
+		part, err := fit.Fit(p.Rows)
 		if err != nil {
-			return nil, fmt.Errorf("join rows: column %q: %w: %w", schema.Field(f).Name, tidemill.ErrCorrupt, err)
+			return nil, err
 		}
+		parts = append(parts, part)
 	}
-	return array.NewRecordBatch(schema, cols, n), nil
+	return rows.Concat(parts, nil)
 }
 
 // drop puts rows aside.

@@ -37,7 +37,7 @@ type loop struct {
 	relinked chan struct{}   // the link was made anew; capacity 1
 	link     atomic.Pointer[link]
 
-	rows     *rows
+	rows     *readAhead
 	offers   []wire.Offer
 	offered  int64 // offers begin there, or at their end when there are none
 	upTo     int64 // offers end there
@@ -132,7 +132,7 @@ func (o *loop) run(ctx context.Context) error {
 	if err != nil {
 		return o.fault(ctx, err)
 	}
-	o.rows = newRows(ctx, reader, o.step)
+	o.rows = newReadAhead(ctx, reader, o.step, info.Next[o.partition])
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -419,8 +419,8 @@ func (o *loop) request(ctx context.Context, e Effect) (wire.Held, error) {
 	}
 }
 
-// rows keeps what was read of the partition and not yet used.
-type rows struct {
+// readAhead keeps what was read of the partition and not yet used.
+type readAhead struct {
 	reader source.Reader
 	cancel context.CancelFunc
 	pieces chan piece
@@ -435,11 +435,14 @@ type piece struct {
 	err   error
 }
 
-// newRows starts reading ahead, a few thousand rows at most.
-func newRows(ctx context.Context, reader source.Reader, step int64) *rows {
+// newReadAhead starts reading ahead, a few thousand rows at most. end is the log's end as the
+// topic says it: what is in a round must not depend on how much has arrived here yet.
+func newReadAhead(ctx context.Context, reader source.Reader, step, end int64) *readAhead {
 	ctx, cancel := context.WithCancel(ctx)
-	_, end := reader.Buffered()
-	r := &rows{reader: reader, cancel: cancel, pieces: make(chan piece, 4), end: end}
+	if _, heard := reader.Buffered(); heard > end {
+		end = heard
+	}
+	r := &readAhead{reader: reader, cancel: cancel, pieces: make(chan piece, 4), end: end}
 	most := int(max(step, 512))
 	go func() {
 		defer close(r.pieces)
@@ -463,7 +466,7 @@ func newRows(ctx context.Context, reader source.Reader, step int64) *rows {
 	return r
 }
 
-func (r *rows) take(p piece) {
+func (r *readAhead) take(p piece) {
 	switch {
 	case p.batch.Rows == nil && p.err == nil: // the reader has gone
 		if r.err == nil {
@@ -478,7 +481,7 @@ func (r *rows) take(p piece) {
 }
 
 // logEnd returns the log's end as last heard.
-func (r *rows) logEnd() (int64, error) {
+func (r *readAhead) logEnd() (int64, error) {
 	for {
 		select {
 		case p := <-r.pieces:
@@ -497,7 +500,7 @@ func (r *rows) logEnd() (int64, error) {
 }
 
 // next waits for the rows of exactly rng, which must follow the ones before.
-func (r *rows) next(ctx context.Context, rng tidemill.Range) ([]tidemill.Batch, error) {
+func (r *readAhead) next(ctx context.Context, rng tidemill.Range) ([]tidemill.Batch, error) {
 	for {
 		have := int64(-1)
 		if n := len(r.have); n > 0 {
@@ -542,7 +545,7 @@ func (r *rows) next(ctx context.Context, rng tidemill.Range) ([]tidemill.Batch, 
 	return out, nil
 }
 
-func (r *rows) close() {
+func (r *readAhead) close() {
 	r.cancel()
 	for p := range r.pieces {
 		if p.batch.Rows != nil {

@@ -247,7 +247,7 @@ func (l *link) run(ctx context.Context) {
 			l.mu.Lock()
 			o := l.loops[g.Partition]
 			l.mu.Unlock()
-			if o != nil && o.generation == g.Generation && o.epoch == g.Epoch {
+			if o != nil && g.Job == l.job && o.generation == g.Generation && o.epoch == g.Epoch {
 				o.grant(ctx, g)
 			}
 		}

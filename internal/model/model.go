@@ -15,6 +15,7 @@ import (
 	"github.com/tidemill/tidemill/internal/engine/native"
 	"github.com/tidemill/tidemill/internal/feature"
 	"github.com/tidemill/tidemill/internal/snapshot"
+	"github.com/tidemill/tidemill/internal/source/rows"
 	"github.com/tidemill/tidemill/ps/optim"
 )
 
@@ -77,11 +78,4 @@ func EncodeSchema(schema *arrow.Schema) ([]byte, error) {
 }
 
 // DecodeSchema reads what EncodeSchema wrote, or returns ErrCorrupt.
-func DecodeSchema(data []byte) (*arrow.Schema, error) {
-	r, err := ipc.NewReader(bytes.NewReader(data))
-	if err != nil {
-		return nil, fmt.Errorf("decode schema: %v: %w", err, tidemill.ErrCorrupt)
-	}
-	defer r.Release()
-	return r.Schema(), nil
-}
+func DecodeSchema(data []byte) (*arrow.Schema, error) { return rows.DecodeSchema(data) }
