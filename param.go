@@ -1,6 +1,10 @@
 package tidemill
 
-import "math"
+import (
+	"math"
+
+	"github.com/tidemill/tidemill/internal/kernel"
+)
 
 // DefaultShards is V, the number of virtual shards of a job unless its spec says otherwise.
 const DefaultShards = 64
@@ -116,7 +120,7 @@ func (in Init) Fill(dst []float32, seed, name, id uint64, base int) {
 			// Box–Muller from two 32-bit halves; the first is kept off zero.
 			r := (float64(u>>32) + 0.5) / (1 << 32)
 			a := float64(uint32(u)) / (1 << 32)
-			dst[i] = in.Scale * float32(math.Sqrt(-2*math.Log(r))*math.Cos(2*math.Pi*a))
+			dst[i] = in.Scale * float32(math.Sqrt(-2*kernel.Log(r))*kernel.CosPi(2*a))
 		}
 	}
 }

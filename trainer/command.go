@@ -21,6 +21,7 @@ const (
 	VerbSubmit    = "submit"    // yaml, file
 	VerbJobs      = "jobs"      //
 	VerbJob       = "job"       //
+	VerbMembers   = "members"   //
 	VerbPause     = "pause"     //
 	VerbResume    = "resume"    //
 	VerbCancel    = "cancel"    //
@@ -69,6 +70,8 @@ func (t *Trainer) command(ctx context.Context, job, verb string, args map[string
 		return list, nil
 	case VerbJob:
 		return t.Status(ctx, job)
+	case VerbMembers:
+		return t.Members(ctx)
 	case VerbPause, VerbResume, VerbCancel, VerbFinish, VerbSavepoint:
 		return t.control(ctx, job, verb, args["by"])
 	case VerbVersions:

@@ -113,7 +113,7 @@ func (r *run) main(ctx context.Context) {
 	validated := make(chan struct{})
 	go func() {
 		defer close(validated)
-		r.val.main(ctx)
+		r.val.run(ctx)
 	}()
 	defer func() {
 		stop()
@@ -329,6 +329,9 @@ func (r *run) fence(ctx context.Context, generation uint64) {
 				r.reply(Event{Kind: Stop, Final: tidemill.JobFailed, Reason: err.Error()})
 			}
 			return
+		}
+		if m != nil && m.Lineage != r.line {
+			m = nil // an earlier job of this name
 		}
 		if top != nil {
 			generation = max(generation, top.Generation)

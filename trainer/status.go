@@ -94,6 +94,9 @@ func (t *Trainer) Status(ctx context.Context, job string) (JobStatus, error) {
 	if err != nil {
 		return st, err
 	}
+	if m != nil && m.Lineage != a.Lineage {
+		m = nil // of an earlier job of this name
+	}
 	if m != nil {
 		st.Snapshot, st.Cut, st.Examples, st.SnapshotExamples, st.Digest = m.Number, m.Cut, m.Examples, m.Examples, m.Digest.String()
 		st.BadRows = int64(m.Metrics["bad_rows"])

@@ -396,18 +396,36 @@ func (t *Trainer) unfinished(ctx context.Context, a *tidemill.Assignment) bool {
 	return errors.Is(err, tidemill.ErrNotFound)
 }
 
-// Submit creates a job. a carries spec, schema, cut and identity; tidemill.ErrExists when a
-// job of that name is there already.
+// Submit creates a job. a carries spec, schema, cut, identity and lineage. A job of that name
+// that is over is replaced: the new one is another lineage of the same model.
+// tidemill.ErrExists: one that is not over is there.
 func (t *Trainer) Submit(ctx context.Context, a tidemill.Assignment) error {
 	a.State = tidemill.JobSubmitted
 	value, err := json.Marshal(&a)
 	if err != nil {
 		return err
 	}
-	_, err = t.cfg.Records.Create(ctx, JobPrefix+a.Job, value)
-	if errors.Is(err, tidemill.ErrExists) {
-		return fmt.Errorf("job %q exists; cancel it or choose another model name: %w", a.Job, tidemill.ErrExists)
+	key := JobPrefix + a.Job
+	if _, err = t.cfg.Records.Create(ctx, key, value); !errors.Is(err, tidemill.ErrExists) {
+		return err
 	}
+	e, err := t.cfg.Records.Get(ctx, key)
+	if err != nil {
+		return err
+	}
+	var was tidemill.Assignment
+	if err := json.Unmarshal(e.Value, &was); err != nil {
+		return fmt.Errorf("the record of job %q: %w: %w", a.Job, tidemill.ErrCorrupt, err)
+	}
+	if !isTerminal(was.State) || t.Busy(a.Job) {
+		return fmt.Errorf("job %q is %s; cancel it or choose another model name: %w", a.Job, was.State, tidemill.ErrExists)
+	}
+	// Numbers go on, so that whoever still has the old record in hand sees a newer one.
+	a.Seq, a.Generation = was.Seq, was.Generation
+	if value, err = json.Marshal(&a); err != nil {
+		return err
+	}
+	_, err = t.cfg.Records.Update(ctx, key, value, e.Revision)
 	return err
 }
 
@@ -429,6 +447,24 @@ func Leader(ctx context.Context, sessions lease.Store) (tidemill.Member, error) 
 		err = json.Unmarshal(e.Value, &m)
 	}
 	return m, err
+}
+
+// Members lists the processes that hold a session, by name.
+func (t *Trainer) Members(ctx context.Context) ([]Session, error) {
+	entries, err := t.cfg.Sessions.List(ctx, MemberPrefix)
+	if err != nil {
+		return nil, err
+	}
+	out := []Session{}
+	for _, e := range entries {
+		var s Session
+		if err := json.Unmarshal(e.Value, &s); err != nil {
+			return nil, fmt.Errorf("session %q: %w: %w", strings.TrimPrefix(e.Key, MemberPrefix), tidemill.ErrCorrupt, err)
+		}
+		out = append(out, s)
+	}
+	slices.SortFunc(out, func(a, b Session) int { return strings.Compare(a.ID, b.ID) })
+	return out, nil
 }
 
 // Busy reports whether a job is running here, or its last candidates wait for a decision.

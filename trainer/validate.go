@@ -94,18 +94,28 @@ func (v *validator) finish(state string) {
 	v.wake()
 }
 
-// main validates until ctx ends, or until the job is over and every candidate has its
-// decision.
-func (v *validator) main(ctx context.Context) {
+// run validates until ctx ends, or until the job is over and every candidate has its decision.
+// What cannot go on begins again from what is stored.
+func (v *validator) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		err := v.main(ctx)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		v.log.Error("validation begins again", "err", err)
+		v.scorers, v.offered, v.readers, v.kept = map[int64]*predict.Scorer{}, map[int64]bool{}, nil, 0
+		sleep(ctx, time.Second)
+	}
+}
+
+// main validates until the job is over, ctx ends, or something fails.
+func (v *validator) main(ctx context.Context) error {
 	var readers sync.WaitGroup
 	defer readers.Wait()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	if err := again(ctx, v.log, "read the model's versions", func() error { return v.recover(ctx) }); err != nil {
-		if ctx.Err() == nil {
-			v.log.Error("validation cannot start", "err", err)
-		}
-		return
+		return err
 	}
 	for ctx.Err() == nil {
 		v.mu.Lock()
@@ -113,8 +123,12 @@ func (v *validator) main(ctx context.Context) {
 		v.queue = nil
 		v.mu.Unlock()
 		for _, f := range queue {
-			if err := f(ctx); err != nil && ctx.Err() == nil {
-				v.log.Error("validation", "err", err)
+			if err := f(ctx); err != nil {
+				// The snapshot is kept; its version is not.
+				v.log.Error("a snapshot could not be made a candidate", "err", err)
+				if errors.Is(err, tidemill.ErrFenced) {
+					return err
+				}
 			}
 		}
 		if v.readers == nil && len(v.book.Wants()) > 0 {
@@ -125,16 +139,15 @@ func (v *validator) main(ctx context.Context) {
 				continue
 			}
 		}
-		if err := v.score(ctx); err != nil && ctx.Err() == nil {
-			v.log.Error("validation", "err", err)
-			return
+		if err := v.score(ctx); err != nil {
+			return err
 		}
 		if final != "" && len(queue) == 0 && v.readAll(final) {
-			if err := v.apply(ctx, gate.End{}); err != nil && ctx.Err() == nil {
-				v.log.Error("validation", "err", err)
+			if err := v.apply(ctx, gate.End{}); err != nil {
+				return err
 			}
 			v.retain(ctx, nil)
-			return
+			return nil
 		}
 		pieces := v.pieces
 		if v.kept >= maxKept {
@@ -151,12 +164,13 @@ func (v *validator) main(ctx context.Context) {
 			v.prune()
 		}
 	}
+	return ctx.Err()
 }
 
 // recover rebuilds the Book from what is in the store.
 func (v *validator) recover(ctx context.Context) error {
 	b := v.r.t.cfg.Bucket
-	_, rec, err := snapshot.LastChampion(ctx, v.champ)
+	rec, err := v.fence(ctx)
 	if err != nil {
 		return err
 	}
@@ -201,9 +215,10 @@ func (v *validator) recover(ctx context.Context) error {
 			v.log.Warn("a version cannot be read", "version", n, "err", err)
 			continue
 		}
-		if files.Version.Lineage == v.r.line {
-			v.offered[files.Version.Snapshot] = true
+		if files.Version.Lineage != v.r.line {
+			continue // of an earlier job of this name
 		}
+		v.offered[files.Version.Snapshot] = true
 		d, err := snapshot.ReadDecision(ctx, b, v.model, n)
 		if err == nil && (d.Decision == tidemill.Rejected || d.Decision == tidemill.Superseded) {
 			continue
@@ -217,6 +232,23 @@ func (v *validator) recover(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// fence takes the next number of the champion chain, so that a predecessor that wakes up later
+// cannot publish any more, and returns the record of what serves (nil: nothing yet).
+func (v *validator) fence(ctx context.Context) (*tidemill.Champion, error) {
+	for {
+		last, rec, err := snapshot.LastChampion(ctx, v.champ)
+		if err != nil {
+			return nil, err
+		}
+		err = snapshot.AppendChampion(ctx, v.champ, tidemill.Champion{
+			Model: v.model, Seq: last + 1, Fence: last, Kind: snapshot.ChampionFence, By: v.r.t.cfg.Member.ID, At: time.Now().UTC(),
+		})
+		if !errors.Is(err, tidemill.ErrExists) {
+			return rec, err
+		}
+	}
 }
 
 // offer makes a version of a snapshot and puts it to the gate.
