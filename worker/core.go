@@ -162,24 +162,8 @@ func (c *Core) Step(ev *Event) []Effect {
 	return c.out
 }
 
-// Idle reports whether the core waits for a grant.
-func (c *Core) Idle() bool { return c.phase == phaseIdle }
-
 // Next returns the offset below which every ps holds everything.
 func (c *Core) Next() int64 { return c.next }
-
-// Upcoming calls f with the granted batches that have not been started, oldest first, until
-// it returns false.
-func (c *Core) Upcoming(f func(tidemill.Range) bool) {
-	for _, run := range c.queue {
-		p, _ := run.Part(c.cfg.Partition)
-		for k := range run.Count {
-			if !f(p.Batch(k)) {
-				return
-			}
-		}
-	}
-}
 
 func (c *Core) emit(e Effect) { c.out = append(c.out, e) }
 
