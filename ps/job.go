@@ -23,7 +23,8 @@ const auxNotes = "notes"
 // job is one job in this process. mu guards everything below it; every request builds an
 // event, steps the core and carries out its effects under mu.
 type job struct {
-	name string
+	name   string
+	record func(job string, ev *Event, effects []Effect) // nil: not recorded
 
 	mu       sync.Mutex
 	core     *Core
@@ -102,7 +103,11 @@ func newShard(m *model.Model, number, v int) *shard {
 
 // step runs one event and its effects. mu is held.
 func (j *job) step(ev *Event) {
-	for _, e := range j.core.Step(ev) {
+	effects := j.core.Step(ev)
+	if j.record != nil {
+		j.record(j.name, ev, effects)
+	}
+	for _, e := range effects {
 		switch e.Kind {
 		case Restore:
 			j.restore(e.Generation)

@@ -26,6 +26,10 @@ type Config struct {
 	// Alive reports whether this process still holds its session lease by its own clock. A
 	// server that is not alive refuses to apply or to write.
 	Alive func() bool
+	// Record, when given, is called with every event of a job's Core and what followed from
+	// it, in order; a recording replays on a new Core to the same effects. It must not block,
+	// and must not keep the slices.
+	Record func(job string, ev *Event, effects []Effect)
 }
 
 // Server owns the shards that assignments give to its member. It is the in-process form of
@@ -86,7 +90,7 @@ func (s *Server) assign(ctx context.Context, a tidemill.Assignment) {
 		return
 	}
 	if j == nil {
-		j = &job{name: a.Job, calls: map[uint64]*call{}, core: NewCore(a.Spec.Train.Staleness)}
+		j = &job{name: a.Job, record: s.cfg.Record, calls: map[uint64]*call{}, core: NewCore(a.Spec.Train.Staleness)}
 		j.restore = func(generation uint64) {}
 		s.jobs[a.Job] = j
 	}

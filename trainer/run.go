@@ -247,7 +247,11 @@ func (r *run) step(ctx context.Context, ev *Event) {
 	if ev.Kind == ReportIn && ev.Report.Fault != "" {
 		r.log.Error("training failed", "partition", ev.Report.Partition, "err", ev.Report.Fault)
 	}
-	for _, e := range r.core.Step(ev) {
+	effects := r.core.Step(ev)
+	if f := r.t.cfg.Record; f != nil {
+		f(r.job, r.core.cfg, ev, effects)
+	}
+	for _, e := range effects {
 		switch e.Kind {
 		case AppendFence:
 			gen := r.core.Assignment().Generation

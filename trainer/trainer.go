@@ -47,6 +47,9 @@ type Config struct {
 	Events   Events
 	// ScoreBatch is how many rows are scored at a time; default 256.
 	ScoreBatch int
+	// Record, when given, is called with every event of a job's Core and what followed from
+	// it, in order; a recording replays on a new Core to the same effects.
+	Record func(job string, cfg CoreConfig, ev *Event, effects []Effect)
 }
 
 // Events are called when something notable happens; nil ones are not. They must not block.

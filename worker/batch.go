@@ -19,8 +19,9 @@ import (
 )
 
 // batcher computes one batch at a time: rows to inputs, parameters to gradient, gradient to
-// pushes. Its buffers are reused; the ones that a push refers to are not touched before the
-// next batch's parameters have been pulled.
+// pushes. Its buffers are reused, and a ps of this process may keep a push until its round is
+// whole: what a push refers to is not touched before the next batch's parameters have been
+// pulled. Ids are needed for that pull, so they alternate between two sets of buffers.
 type batcher struct {
 	o      *loop
 	m      *model.Model
@@ -35,6 +36,7 @@ type batcher struct {
 	ws      *feature.Workspace
 	in      engine.Inputs
 	look    []engine.Lookup
+	last    []engine.Lookup // the batch before; a push may still refer to its ids
 	scratch engine.Scratch
 	sparse  bool // in and look are filled for rec
 	params  engine.Params
@@ -48,7 +50,8 @@ type batcher struct {
 // peer is what goes to and comes from one parameter server.
 type peer struct {
 	ids   [][]uint64
-	at    [][]int32 // by table: position of each id in Lookup.Unique; nil when it is the same
+	last  [][]uint64 // of the batch before
+	at    [][]int32  // by table: position of each id in Lookup.Unique; nil when it is the same
 	grads [][]float32
 	pull  wire.PullRequest
 	reply wire.PullReply
@@ -75,7 +78,8 @@ func newBatcher(o *loop, a *tidemill.Assignment) *batcher {
 	b.peers = make([]peer, len(number))
 	for i := range b.peers {
 		p := &b.peers[i]
-		p.ids, p.at, p.grads = make([][]uint64, len(tables)), make([][]int32, len(tables)), make([][]float32, len(tables))
+		p.ids, p.last = make([][]uint64, len(tables)), make([][]uint64, len(tables))
+		p.at, p.grads = make([][]int32, len(tables)), make([][]float32, len(tables))
 	}
 	return b
 }
@@ -98,6 +102,11 @@ func (b *batcher) prepare(ctx context.Context, cur Batch) error {
 		return err
 	}
 	b.cur, b.bad, b.rowOf, b.sparse = cur, b.bad[:0], nil, false
+	b.look, b.last = b.last, b.look
+	for i := range b.peers {
+		p := &b.peers[i]
+		p.ids, p.last = p.last, p.ids
+	}
 	if len(pieces) == 1 {
 		b.rec = pieces[0].Rows
 	} else if b.rec, err = concat(pieces); err != nil {

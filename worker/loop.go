@@ -282,7 +282,7 @@ func (o *loop) last(ctx context.Context, r *wire.Report) error {
 
 // feed steps the core and carries out all that follows.
 func (o *loop) feed(ctx context.Context, ev *Event) error {
-	o.todo = append(o.todo, o.core.Step(ev)...)
+	o.todo = append(o.todo, o.stepCore(ev)...)
 	for i := 0; i < len(o.todo); i++ {
 		e := o.todo[i]
 		if err := ctx.Err(); err != nil {
@@ -328,7 +328,7 @@ func (o *loop) feed(ctx context.Context, ev *Event) error {
 			return o.last(ctx, &wire.Report{})
 		}
 		for k := range evs {
-			o.todo = append(o.todo, o.core.Step(&evs[k])...)
+			o.todo = append(o.todo, o.stepCore(&evs[k])...)
 		}
 		if i > 256 { // a long run of batches: do not let the queue grow with it
 			o.todo = append(o.todo[:0], o.todo[i+1:]...)
@@ -337,6 +337,14 @@ func (o *loop) feed(ctx context.Context, ev *Event) error {
 	}
 	o.todo = o.todo[:0]
 	return nil
+}
+
+func (o *loop) stepCore(ev *Event) []Effect {
+	effects := o.core.Step(ev)
+	if f := o.w.cfg.Record; f != nil {
+		f(fmt.Sprintf("%s/%d/%d/%d", o.job, o.partition, o.generation, o.epoch), o.core.cfg, ev, effects)
+	}
+	return effects
 }
 
 func (o *loop) compute(ctx context.Context) error {

@@ -24,6 +24,10 @@ type Config struct {
 	Alive  func() bool
 	Logger *slog.Logger
 	Events Events
+	// Record, when given, is called with every event of a partition's Core and what followed
+	// from it; a recording replays on a new Core to the same effects. Partitions record at the
+	// same time, each in order; of names one Core: job, partition, generation and epoch.
+	Record func(of string, cfg CoreConfig, ev *Event, effects []Effect)
 }
 
 // Events are called when something notable happens; nil ones are not. They must not block.

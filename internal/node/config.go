@@ -14,6 +14,7 @@ import (
 
 	"github.com/tidemill/tidemill"
 	"github.com/tidemill/tidemill/internal/rpc"
+	"github.com/tidemill/tidemill/ps"
 	"github.com/tidemill/tidemill/serving"
 	"github.com/tidemill/tidemill/trainer"
 	"github.com/tidemill/tidemill/worker"
@@ -70,6 +71,10 @@ type Config struct {
 	Trainer                       trainer.Events
 	Worker                        worker.Events
 	Serving                       serving.Events
+	// Recorders of the roles' protocol cores; nil ones do not record.
+	RecordPS      func(job string, ev *ps.Event, effects []ps.Effect)
+	RecordTrainer func(job string, cfg trainer.CoreConfig, ev *trainer.Event, effects []trainer.Effect)
+	RecordWorker  func(of string, cfg worker.CoreConfig, ev *worker.Event, effects []worker.Effect)
 }
 
 func (c *Config) has(role string) bool { return slices.Contains(c.Roles, role) }

@@ -102,7 +102,7 @@ func (n *Node) roles(ctx context.Context, m tidemill.Member, alive func() bool, 
 	defer stopPS()
 	var servers sync.WaitGroup
 	if n.cfg.has(RolePS) {
-		p := ps.New(ps.Config{Member: m.ID, Bucket: n.bucket, Logger: n.log, Alive: alive})
+		p := ps.New(ps.Config{Member: m.ID, Bucket: n.bucket, Logger: n.log, Alive: alive, Record: n.cfg.RecordPS})
 		in := fan()
 		n.local.ps.Store(p)
 		defer n.local.ps.Store(nil)
@@ -115,7 +115,7 @@ func (n *Node) roles(ctx context.Context, m tidemill.Member, alive func() bool, 
 	if n.cfg.has(RoleTrainer) {
 		t := trainer.New(trainer.Config{
 			Member: m, Records: n.records, Sessions: n.sessions, Bucket: n.bucket, Source: n.stream, PS: n.psOf,
-			Logger: n.log, Events: n.metrics.trainerEvents(n.cfg.Trainer, n.hintServing),
+			Logger: n.log, Events: n.metrics.trainerEvents(n.cfg.Trainer, n.hintServing), Record: n.cfg.RecordTrainer,
 		})
 		n.local.trainer.Store(t)
 		defer n.local.trainer.Store(nil)
@@ -124,7 +124,7 @@ func (n *Node) roles(ctx context.Context, m tidemill.Member, alive func() bool, 
 	if n.cfg.has(RoleWorker) {
 		w := worker.New(worker.Config{
 			Member: m.ID, Slots: n.cfg.Slots, Source: n.stream, PS: n.psOf, Trainer: n.trainerOf, Alive: alive,
-			Logger: n.log, Events: n.metrics.workerEvents(n.cfg.Worker),
+			Logger: n.log, Events: n.metrics.workerEvents(n.cfg.Worker), Record: n.cfg.RecordWorker,
 		})
 		in := fan()
 		g.Go(func() error { return w.Run(gctx, in) })
