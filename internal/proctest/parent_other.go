@@ -1,0 +1,8 @@
+//go:build !linux
+
+package proctest
+
+import "syscall"
+
+// dieWithParent can do nothing here: cleanup alone kills children.
+func dieWithParent() *syscall.SysProcAttr { return nil }
