@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/apache/arrow-go/v18/arrow"
 
@@ -19,39 +20,58 @@ import (
 )
 
 // batcher computes one batch at a time: rows to inputs, parameters to gradient, gradient to
-// pushes. Its buffers are reused, and a ps of this process may keep a push until its round is
-// whole: what a push refers to is not touched before the next batch's parameters have been
-// pulled. Ids are needed for that pull, so they alternate between two sets of buffers.
+// pushes; while a batch is pushed the next one may be prepared. Its buffers are reused. A ps
+// keeps what a push refers to until the round is applied: gradients are not touched before the
+// next batch's parameters have been pulled, and ids, which are needed for that pull,
+// alternate between two sets of buffers.
 type batcher struct {
 	o      *loop
 	m      *model.Model
 	shards []int // ps number by shard
 	home   int   // ps number of the home shard's owner
 
-	cur     Batch
-	rec     arrow.RecordBatch // the batch's rows without those put aside; nil between batches
-	rowOf   []int64           // offset of each row of rec; nil while dense from cur.Range.First
-	bad     []snapshot.BadRow
-	state   *feature.State
-	ws      *feature.Workspace
-	in      engine.Inputs
-	look    []engine.Lookup
-	last    []engine.Lookup // the batch before; a push may still refer to its ids
-	scratch engine.Scratch
-	sparse  bool // in and look are filled for rec
-	params  engine.Params
-	step    engine.Stepper
-	result  *engine.Result
-	outs    []progress.Outcome
-	tag     wire.Tag
-	peers   []peer
+	cur       Batch
+	*prepared           // of the current batch
+	spare     *prepared // of the next batch, or of the one before
+	state     *feature.State
+	ws        *feature.Workspace
+	scratch   engine.Scratch
+	params    engine.Params
+	step      engine.Stepper
+	result    *engine.Result
+	outs      []progress.Outcome
+	tag       wire.Tag
+	peers     []peer
+}
+
+// prepared is what is known of a batch before its parameters are.
+type prepared struct {
+	rng    tidemill.Range
+	rec    arrow.RecordBatch // the batch's rows without those put aside; nil: nothing prepared
+	rowOf  []int64           // offset of each row of rec; nil while dense from rng.First
+	bad    []snapshot.BadRow
+	in     engine.Inputs
+	look   []engine.Lookup
+	sparse bool  // in, look and asks are filled in for rec
+	asks   []ask // by ps
+}
+
+// ask is which rows of which tables one ps is asked for.
+type ask struct {
+	ids [][]uint64
+	at  [][]int32 // by table: position of each id in Lookup.Unique; unused with one ps
+}
+
+func newPrepared(ps, tables int) *prepared {
+	p := &prepared{asks: make([]ask, ps)}
+	for i := range p.asks {
+		p.asks[i] = ask{make([][]uint64, tables), make([][]int32, tables)}
+	}
+	return p
 }
 
 // peer is what goes to and comes from one parameter server.
 type peer struct {
-	ids   [][]uint64
-	last  [][]uint64 // of the batch before
-	at    [][]int32  // by table: position of each id in Lookup.Unique; nil when it is the same
 	grads [][]float32
 	pull  wire.PullRequest
 	reply wire.PullReply
@@ -77,10 +97,9 @@ func newBatcher(o *loop, a *tidemill.Assignment) *batcher {
 	}
 	b.peers = make([]peer, len(number))
 	for i := range b.peers {
-		p := &b.peers[i]
-		p.ids, p.last = make([][]uint64, len(tables)), make([][]uint64, len(tables))
-		p.at, p.grads = make([][]int32, len(tables)), make([][]float32, len(tables))
+		b.peers[i].grads = make([][]float32, len(tables))
 	}
+	b.prepared, b.spare = newPrepared(len(b.peers), len(tables)), newPrepared(len(b.peers), len(tables))
 	return b
 }
 
@@ -91,38 +110,57 @@ func (b *batcher) header() wire.Header {
 	return wire.Header{Job: b.o.job, Generation: b.o.generation, Partition: b.o.partition, Epoch: b.o.epoch, Round: b.cur.Round}
 }
 
-// prepare reads the batch's rows and puts aside those that cannot be used.
-func (b *batcher) prepare(ctx context.Context, cur Batch) error {
-	if b.rec != nil {
-		b.rec.Release()
-		b.rec = nil
+// begin makes cur the current batch, prepared now unless it was ahead.
+func (b *batcher) begin(ctx context.Context, cur Batch) error {
+	b.cur = cur
+	b.prepared.release()
+	b.prepared, b.spare = b.spare, b.prepared
+	if b.rec != nil && b.rng == cur.Range {
+		return nil
 	}
-	pieces, err := b.o.rows.next(ctx, cur.Range)
+	return b.prepare(ctx, cur.Range)
+}
+
+// ahead prepares the batch after the current one, which is being pushed. What it cannot do is
+// left to begin, which will say why.
+func (b *batcher) ahead(ctx context.Context, rng tidemill.Range) {
+	if b.m.Plan.Learns() && !b.m.Plan.SparseFrozen(b.state) {
+		return
+	}
+	current := b.prepared
+	b.prepared = b.spare
+	if err := b.prepare(ctx, rng); err != nil {
+		b.prepared.release()
+	}
+	b.prepared = current
+}
+
+func (p *prepared) release() {
+	if p.rec != nil {
+		p.rec.Release()
+		p.rec = nil
+	}
+}
+
+// prepare reads a batch's rows and puts aside those that cannot be used.
+func (b *batcher) prepare(ctx context.Context, rng tidemill.Range) error {
+	b.prepared.release()
+	pieces, err := b.o.rows.next(ctx, rng)
 	if err != nil {
 		return err
 	}
-	b.cur, b.bad, b.rowOf, b.sparse = cur, b.bad[:0], nil, false
-	b.look, b.last = b.last, b.look
-	for i := range b.peers {
-		p := &b.peers[i]
-		p.ids, p.last = p.last, p.ids
+	b.rng, b.bad, b.rowOf, b.sparse = rng, b.bad[:0], nil, false
+	if slices.ContainsFunc(pieces, func(p tidemill.Batch) bool { return p.Offsets != nil }) {
+		for _, p := range pieces {
+			for i := range int(p.Rows.NumRows()) {
+				b.rowOf = append(b.rowOf, p.Offset(i))
+			}
+		}
 	}
 	if len(pieces) == 1 {
 		b.rec = pieces[0].Rows
 	} else if b.rec, err = concat(pieces); err != nil {
 		return err
-	}
-	dense := cur.Range.Next-cur.Range.First == b.rec.NumRows()
-	for _, p := range pieces {
-		if p.Offsets != nil || !dense {
-			b.rowOf = b.rowOf[:0]
-			for _, q := range pieces {
-				for i := range int(q.Rows.NumRows()) {
-					b.rowOf = append(b.rowOf, q.Offset(i))
-				}
-			}
-			break
-		}
 	}
 	b.drop(b.m.Plan.Check(b.rec, true))
 	if !b.m.Plan.Learns() || b.m.Plan.SparseFrozen(b.state) {
@@ -161,7 +199,7 @@ func (b *batcher) drop(bad []feature.BadRow) {
 	}
 	if b.rowOf == nil {
 		for i := range b.rec.NumRows() {
-			b.rowOf = append(b.rowOf, b.cur.Range.First+i)
+			b.rowOf = append(b.rowOf, b.rng.First+i)
 		}
 	}
 	rec := feature.Drop(b.rec, bad)
@@ -194,19 +232,19 @@ func (b *batcher) inputs() error {
 	b.sparse = true
 	if len(b.peers) == 1 {
 		for t := range b.look {
-			b.peers[0].ids[t] = b.look[t].Unique
+			b.asks[0].ids[t] = b.look[t].Unique
 		}
 		return nil
 	}
 	v := len(b.shards)
 	for i := range b.peers {
 		for t := range b.look {
-			b.peers[i].ids[t], b.peers[i].at[t] = b.peers[i].ids[t][:0], b.peers[i].at[t][:0]
+			b.asks[i].ids[t], b.asks[i].at[t] = b.asks[i].ids[t][:0], b.asks[i].at[t][:0]
 		}
 	}
 	for t := range b.look {
 		for k, id := range b.look[t].Unique {
-			p := &b.peers[b.shards[tidemill.ShardOf(id, v)]]
+			p := &b.asks[b.shards[tidemill.ShardOf(id, v)]]
 			p.ids[t] = append(p.ids[t], id)
 			p.at[t] = append(p.at[t], int32(k))
 		}
@@ -217,7 +255,7 @@ func (b *batcher) inputs() error {
 // pull asks one ps for its rows. Different ps may be asked at the same time.
 func (b *batcher) pull(ctx context.Context, i int, _ Batch) error {
 	p := &b.peers[i]
-	p.pull = wire.PullRequest{Header: b.header(), IDs: p.ids, Bare: !b.sparse}
+	p.pull = wire.PullRequest{Header: b.header(), IDs: b.asks[i].ids, Bare: !b.sparse}
 	return b.o.ps[i].Pull(ctx, &p.pull, &p.reply)
 }
 
@@ -305,10 +343,11 @@ func (b *batcher) gather() error {
 			b.params.Rows[t] = b.params.Rows[t][:n]
 			for i := range b.peers {
 				p := &b.peers[i]
-				if len(p.reply.Rows[t]) != len(p.at[t])*dim {
-					return fmt.Errorf("pull: %d values for %d rows of %d: %w", len(p.reply.Rows[t]), len(p.at[t]), dim, tidemill.ErrCorrupt)
+				at := b.asks[i].at[t]
+				if len(p.reply.Rows[t]) != len(at)*dim {
+					return fmt.Errorf("pull: %d values for %d rows of %d: %w", len(p.reply.Rows[t]), len(at), dim, tidemill.ErrCorrupt)
 				}
-				for k, at := range p.at[t] {
+				for k, at := range at {
 					copy(b.params.Rows[t][int(at)*dim:(int(at)+1)*dim], p.reply.Rows[t][k*dim:(k+1)*dim])
 				}
 			}
@@ -407,14 +446,14 @@ func (b *batcher) scatter() {
 			}
 			dim := b.m.Layout.Tables[t].Dim
 			g := p.grads[t][:0]
-			for _, at := range p.at[t] {
+			for _, at := range b.asks[i].at[t] {
 				g = append(g, b.result.RowGrads[t][int(at)*dim:(int(at)+1)*dim]...)
 			}
 			p.grads[t] = g
 		}
 		p.push = wire.PushRequest{
 			Header: b.header(), Range: b.cur.Range, Floor: b.cur.Range.First, Members: b.cur.Members,
-			Examples: int64(b.in.N), IDs: p.ids, Grads: p.grads, Blocks: p.push.Blocks[:0],
+			Examples: int64(b.in.N), IDs: b.asks[i].ids, Grads: p.grads, Blocks: p.push.Blocks[:0],
 		}
 		for _, blk := range p.reply.Blocks {
 			from := blk.Index * tidemill.BlockSize

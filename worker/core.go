@@ -165,6 +165,15 @@ func (c *Core) Step(ev *Event) []Effect {
 // Next returns the offset below which every ps holds everything.
 func (c *Core) Next() int64 { return c.next }
 
+// Ahead returns the offsets of the batch that follows the current one, if it is granted.
+func (c *Core) Ahead() (tidemill.Range, bool) {
+	if len(c.queue) == 0 {
+		return tidemill.Range{}, false
+	}
+	p, _ := c.queue[0].Part(c.cfg.Partition)
+	return p.Batch(0), true
+}
+
 func (c *Core) emit(e Effect) { c.out = append(c.out, e) }
 
 // ask sends one request to every ps.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -33,8 +34,8 @@ type loop struct {
 	m     *model.Model
 	batch *batcher
 
-	grants   chan wire.Grant // from the link's goroutine
-	relinked chan struct{}   // the link was made anew; capacity 1
+	grants   grants        // from the link's goroutine
+	relinked chan struct{} // the link was made anew; capacity 1
 	link     atomic.Pointer[link]
 
 	rows     *readAhead
@@ -55,7 +56,7 @@ func newLoop(w *Worker, a *tidemill.Assignment, partition int, m *model.Model, l
 	o := &loop{
 		w: w, job: a.Job, partition: partition, generation: a.Generation, epoch: a.Partitions[partition].Epoch,
 		identity: a.Identity, end: -1, linger: a.Spec.Train.Linger, step: int64(a.Spec.Train.Batch), m: m,
-		grants: make(chan wire.Grant, 64), relinked: make(chan struct{}, 1),
+		grants: grants{wake: make(chan struct{}, 1)}, relinked: make(chan struct{}, 1),
 	}
 	if e := a.Spec.Train.End; partition < len(e) {
 		o.end = e[partition]
@@ -85,12 +86,34 @@ func (o *loop) linked() {
 	}
 }
 
-// grant hands a grant to the loop. The link's goroutine calls it.
-func (o *loop) grant(ctx context.Context, g wire.Grant) {
+// grants is a queue without a bound of its own: the trainer grants no more than its window, and
+// a loop that waits for another partition of its round must not keep the link from bringing
+// that one its grants.
+type grants struct {
+	wake chan struct{} // holds one: something was queued
+
+	mu    sync.Mutex
+	queue []wire.Grant // guarded by mu
+}
+
+// put queues a grant. The link's goroutine calls it; it does not wait.
+func (q *grants) put(g wire.Grant) {
+	q.mu.Lock()
+	q.queue = append(q.queue, g)
+	q.mu.Unlock()
 	select {
-	case o.grants <- g:
-	case <-ctx.Done():
+	case q.wake <- struct{}{}:
+	default:
 	}
+}
+
+// take empties the queue.
+func (q *grants) take() []wire.Grant {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	all := q.queue
+	q.queue = nil
+	return all
 }
 
 func (o *loop) run(ctx context.Context) error {
@@ -145,11 +168,15 @@ func (o *loop) run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case g := <-o.grants:
-			err = o.granted(ctx, g)
+		case <-o.grants.wake:
+			for _, g := range o.grants.take() {
+				if err = o.granted(ctx, g); err != nil {
+					break
+				}
+			}
 		case <-o.relinked:
 			o.report(true)
-		case p := <-o.rows.pieces:
+		case p := <-o.rows.more():
 			o.rows.take(p)
 		case <-timer.C:
 		}
@@ -275,7 +302,8 @@ func (o *loop) last(ctx context.Context, r *wire.Report) error {
 		case <-ctx.Done():
 			return nil
 		case <-o.relinked:
-		case <-o.grants:
+		case <-o.grants.wake:
+			o.grants.take()
 		}
 	}
 }
@@ -376,7 +404,7 @@ func (o *loop) ask(ctx context.Context, es []Effect) []Event {
 	}
 	if es[0].Kind == SendPull && !es[0].Again {
 		o.started = time.Now()
-		if err := o.batch.prepare(ctx, es[0].Batch); err != nil {
+		if err := o.batch.begin(ctx, es[0].Batch); err != nil {
 			if ctx.Err() != nil {
 				return nil
 			}
@@ -387,6 +415,17 @@ func (o *loop) ask(ctx context.Context, es []Effect) []Event {
 		return []Event{o.answer(es[0], wire.Held{}, fmt.Errorf("the session lease is lost: %w", tidemill.ErrFenced))}
 	}
 	evs := make([]Event, len(es))
+	if es[0].Kind == SendPush {
+		if rng, ok := o.core.Ahead(); ok && (o.step >= worthAhead || len(o.peers) > 1) {
+			// The next batch is read and transformed while this one is pushed.
+			ready := make(chan struct{})
+			go func() {
+				defer close(ready)
+				o.batch.ahead(ctx, rng)
+			}()
+			defer func() { <-ready }()
+		}
+	}
 	if len(es) == 1 {
 		held, err := o.request(ctx, es[0])
 		evs[0] = o.answer(es[0], held, err)
@@ -407,6 +446,10 @@ func (o *loop) ask(ctx context.Context, es []Effect) []Event {
 	}
 	return evs
 }
+
+// worthAhead is how many rows a batch has at least for a second goroutine to be worth its cost
+// when the parameter server is this very process.
+const worthAhead = 64
 
 func (o *loop) answer(e Effect, held wire.Held, err error) Event {
 	kind := map[EffectKind]EventKind{SendFence: Fenced, SendPull: Pulled, SendPush: Pushed}[e.Kind]
@@ -432,6 +475,7 @@ type readAhead struct {
 	reader source.Reader
 	cancel context.CancelFunc
 	pieces chan piece
+	most   int64            // rows, or offsets, to have at a time
 	have   []tidemill.Batch // contiguous, oldest first
 	end    int64            // of the log, as last heard
 	err    error
@@ -450,7 +494,7 @@ func newReadAhead(ctx context.Context, reader source.Reader, step, end int64) *r
 	if _, heard := reader.Buffered(); heard > end {
 		end = heard
 	}
-	r := &readAhead{reader: reader, cancel: cancel, pieces: make(chan piece, 4), end: end}
+	r := &readAhead{reader: reader, cancel: cancel, pieces: make(chan piece, 4), most: max(4*step, 4096), end: end}
 	most := int(max(step, 512))
 	go func() {
 		defer close(r.pieces)
@@ -488,23 +532,27 @@ func (r *readAhead) take(p piece) {
 	}
 }
 
+// more is where pieces come from while there is room for them, and nil otherwise. There is
+// room for several batches: whenever it is used up, at least one is offered or granted.
+func (r *readAhead) more() <-chan piece {
+	if n := len(r.have); n > 0 && r.have[n-1].Range.Next-r.have[0].Range.First >= r.most {
+		return nil
+	}
+	return r.pieces
+}
+
 // logEnd returns the log's end as last heard.
 func (r *readAhead) logEnd() (int64, error) {
-	for {
+	for r.err == nil {
 		select {
-		case p := <-r.pieces:
-			if len(r.have) < 8 || p.err != nil {
-				r.take(p)
-				if r.err != nil {
-					return r.end, r.err
-				}
-				continue
-			}
+		case p := <-r.more():
 			r.take(p)
+			continue
 		default:
 		}
-		return r.end, r.err
+		break
 	}
+	return r.end, r.err
 }
 
 // next waits for the rows of exactly rng, which must follow the ones before.

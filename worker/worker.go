@@ -252,7 +252,7 @@ func (l *link) run(ctx context.Context) {
 			o := l.loops[g.Partition]
 			l.mu.Unlock()
 			if o != nil && g.Job == l.job && o.generation == g.Generation && o.epoch == g.Epoch {
-				o.grant(ctx, g)
+				o.grants.put(g)
 			}
 		}
 		l.mu.Lock()
