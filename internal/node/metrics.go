@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"hash/fnv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -39,7 +40,7 @@ func newMetrics(reg prometheus.Registerer, n *Node) *metrics {
 		stallSeconds:    prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "tidemill_trainer_barrier_seconds", Help: "From the barrier until every parameter server had captured its state.", Buckets: prometheus.ExponentialBuckets(1e-4, 2, 14)}, job),
 		decisions:       prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tidemill_trainer_decisions_total", Help: "Decisions on candidates."}, []string{"model", "decision"}),
 	}
-	reg.MustRegister(m.rows, m.batches, m.badRows, m.batchSeconds, m.leaseLosses, m.leads, m.rewinds, m.snapshots, m.snapshotSeconds, m.stallSeconds, m.decisions, psCollector{n})
+	reg.MustRegister(m.rows, m.batches, m.badRows, m.batchSeconds, m.leaseLosses, m.leads, m.rewinds, m.snapshots, m.snapshotSeconds, m.stallSeconds, m.decisions, psCollector{n}, clusterCollector{n})
 	return m
 }
 
@@ -135,4 +136,37 @@ func (p psCollector) Collect(c chan<- prometheus.Metric) {
 		}
 		c <- prometheus.MustNewConstMetric(psOverflow, prometheus.CounterValue, float64(st.Overflow), job)
 	}
+}
+
+// clusterCollector reads what gossip knows when asked.
+type clusterCollector struct{ n *Node }
+
+var (
+	clusterMembers = prometheus.NewDesc("tidemill_cluster_members", "Members of the cluster that this node sees, itself among them, by role.", []string{"role"}, nil)
+	clusterView    = prometheus.NewDesc("tidemill_cluster_view", "A number made from the members' names: nodes that see the same cluster show the same.", nil, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (clusterCollector) Describe(c chan<- *prometheus.Desc) {
+	c <- clusterMembers
+	c <- clusterView
+}
+
+// Collect implements prometheus.Collector.
+func (k clusterCollector) Collect(c chan<- prometheus.Metric) {
+	if k.n.cluster == nil {
+		return
+	}
+	roles := map[string]float64{}
+	view := fnv.New32a() // 32 bits, which a float64 holds exactly
+	for _, m := range k.n.cluster.Members() { // sorted
+		_, _ = view.Write(append([]byte(m.ID), 0))
+		for _, r := range m.Roles {
+			roles[r]++
+		}
+	}
+	for _, r := range AllRoles() {
+		c <- prometheus.MustNewConstMetric(clusterMembers, prometheus.GaugeValue, roles[r], r)
+	}
+	c <- prometheus.MustNewConstMetric(clusterView, prometheus.GaugeValue, float64(view.Sum32()))
 }
