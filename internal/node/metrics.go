@@ -158,7 +158,7 @@ func (k clusterCollector) Collect(c chan<- prometheus.Metric) {
 		return
 	}
 	roles := map[string]float64{}
-	view := fnv.New32a() // 32 bits, which a float64 holds exactly
+	view := fnv.New32a()                      // 32 bits, which a float64 holds exactly
 	for _, m := range k.n.cluster.Members() { // sorted
 		_, _ = view.Write(append([]byte(m.ID), 0))
 		for _, r := range m.Roles {
