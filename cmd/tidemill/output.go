@@ -75,7 +75,7 @@ func clip(s string, n int) string {
 // table writes rows in aligned columns.
 func table(w io.Writer, header string, rows [][]string) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, strings.ReplaceAll(header, " ", "\t"))
+	fmt.Fprintln(t, heading(header))
 	for _, r := range rows {
 		fmt.Fprintln(t, strings.Join(r, "\t"))
 	}
@@ -115,4 +115,10 @@ func size(n int64) string {
 		return fmt.Sprintf("%d B", n)
 	}
 	return fmt.Sprintf("%.1f %ciB", x, units[u])
+}
+
+// heading makes columns of a table's words; spaces before the first one indent it.
+func heading(s string) string {
+	words := strings.TrimLeft(s, " ")
+	return s[:len(s)-len(words)] + strings.ReplaceAll(words, " ", "\t")
 }

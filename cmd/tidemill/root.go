@@ -53,9 +53,10 @@ per line, and text for people goes to the standard error. Exit codes: 0 done, 1 
 		title    string
 		commands []*cobra.Command
 	}{
-		{"Begin", []*cobra.Command{newStart(a)}},
+		{"Begin", []*cobra.Command{newDemo(a), newStart(a)}},
 		{"Data and jobs", []*cobra.Command{newProduce(a), newSubmit(a), newJobs(a), newJob(a)}},
-		{"Look after it", []*cobra.Command{newVersion(a)}},
+		{"Models", []*cobra.Command{newVersions(a), newExplain(a), newPredict(a), newPromote(a), newRollback(a)}},
+		{"Look after it", []*cobra.Command{newInspect(a), newDoctor(a), newVersion(a)}},
 	}
 	for i, g := range groups {
 		id := fmt.Sprint(i)

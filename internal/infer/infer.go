@@ -40,6 +40,22 @@ func (c *Client) Columns(ctx context.Context, model string) ([]string, error) {
 	return names, nil
 }
 
+// Input is a column that a model wants, with the datatype of its tensor.
+type Input struct{ Name, Datatype string }
+
+// Inputs returns the columns that a version of a model wants; version "" is the champion.
+func (c *Client) Inputs(ctx context.Context, model, version string) ([]Input, error) {
+	m, err := c.rpc.ModelMetadata(ctx, &servingpb.ModelMetadataRequest{Name: model, Version: version})
+	if err != nil {
+		return nil, err
+	}
+	var in []Input
+	for _, t := range m.Inputs {
+		in = append(in, Input{t.Name, t.Datatype})
+	}
+	return in, nil
+}
+
 // Answer is predictions with the version that made them.
 type Answer struct {
 	Version     int64
