@@ -142,7 +142,10 @@ func (v *validator) main(ctx context.Context) error {
 		if err := v.score(ctx); err != nil {
 			return err
 		}
-		if final != "" && len(queue) == 0 && v.readAll(final) {
+		if final != "" && len(queue) > 0 {
+			continue // the kick that told of the end may be the one that brought the queue
+		}
+		if final != "" && v.readAll(final) {
 			if err := v.apply(ctx, gate.End{}); err != nil {
 				return err
 			}
