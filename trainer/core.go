@@ -29,7 +29,7 @@ type Core struct {
 	round   int64  // next round to grant
 	rows    int64  // granted since the last cut
 	tail    tidemill.Rounds
-	sched   tidemill.Rounds // since the last cut: becomes the manifest's schedule
+	sched   tidemill.Rounds // since the last cut: becomes the manifest's schedule; staleness 0 only
 	number  int64           // next number in the snapshot chain
 	wanted  bool            // a cut was asked for
 	bar     *barrier
@@ -194,6 +194,9 @@ func (c *Core) Step(ev *Event) []Effect {
 	c.out = c.out[:0]
 	if c.phase == phaseOver {
 		return nil
+	}
+	if isTerminal(c.asg.State) && (ev.Kind == Pause || ev.Kind == Resume || ev.Kind == Stop) {
+		return nil // its end is already on its way to the record
 	}
 	switch ev.Kind {
 	case Lead:
@@ -755,7 +758,9 @@ func (c *Core) take(partition int, n int64) {
 
 func (c *Core) grant(run tidemill.Run) {
 	c.tail = append(c.tail, run)
-	c.sched = c.sched.Append(cutRun(run, 0))
+	if c.cfg.Staleness == 0 { // elsewhere there are no rounds that could be gone through again
+		c.sched = c.sched.Append(cutRun(run, 0))
+	}
 	for _, p := range run.Parts {
 		q := &c.parts[p.Partition]
 		c.emit(Effect{Kind: Grant, Member: q.owner.Member, Partition: p.Partition, Run: run, Next: q.next})

@@ -37,7 +37,8 @@ type run struct {
 	done    chan struct{}
 
 	// Of the queue's goroutine.
-	rev uint64 // of the job's record as last written
+	rev       uint64 // of the job's record as last written
+	tolerated int64  // rows put aside that the job has already paused for
 
 	ready chan struct{} // closed once val is there
 
@@ -362,6 +363,9 @@ func (r *run) fence(ctx context.Context, generation uint64) {
 		if m != nil {
 			from.Snapshot, from.Cut, from.Round, from.Examples = m.Number, m.Cut, m.Round, m.Examples
 			r.parent = m.Number
+			if bad := int64(m.Metrics["bad_rows"]); bad > r.spec.Train.MaxBadRows {
+				r.tolerated = max(r.tolerated, bad)
+			}
 			r.val.committed(m, nil)
 		}
 		if f := r.t.cfg.Events.Rewound; f != nil {
@@ -530,6 +534,10 @@ func (r *run) commit(ctx context.Context, m *snapshot.Manifest, home *wire.Home,
 	if err != nil {
 		if ctx.Err() == nil {
 			r.log.Error("cannot commit a snapshot", "number", m.Number, "err", err)
+			if errors.Is(err, tidemill.ErrInvalid) { // it would be again
+				r.reply(Event{Kind: Stop, Final: tidemill.JobFailed, Reason: fmt.Sprintf("snapshot %d: %v", m.Number, err)})
+				return
+			}
 			r.reply(Event{Kind: Lost, Number: m.Number})
 		}
 		return
@@ -540,9 +548,15 @@ func (r *run) commit(ctx context.Context, m *snapshot.Manifest, home *wire.Home,
 	}
 	r.val.committed(m, home)
 	r.reply(Event{Kind: Committed, Number: m.Number})
-	if home != nil && int64(len(home.Bad)) > r.spec.Train.MaxBadRows {
-		r.log.Error("too many rows were put aside; the job pauses", "bad_rows", len(home.Bad), "max_bad_rows", r.spec.Train.MaxBadRows,
-			"first", fmt.Sprintf("partition %d offset %d: %s", home.Bad[0].Partition, home.Bad[0].Offset, home.Bad[0].Reason))
-		r.reply(Event{Kind: Pause, Reason: fmt.Sprintf("%d rows were put aside, more than train.max_bad_rows: %d", len(home.Bad), r.spec.Train.MaxBadRows)})
+	if home == nil {
+		return
+	}
+	if bad := int64(len(home.Bad)); bad-r.tolerated > r.spec.Train.MaxBadRows {
+		r.tolerated = bad
+		first := home.Bad[0]
+		r.log.Error("too many rows were put aside; the job pauses", "bad_rows", bad, "max_bad_rows", r.spec.Train.MaxBadRows,
+			"first", fmt.Sprintf("partition %d offset %d: %s", first.Partition, first.Offset, first.Reason))
+		r.reply(Event{Kind: Pause, Reason: fmt.Sprintf("%d rows were put aside, more than train.max_bad_rows: %d; the first is offset %d of partition %d: %s",
+			bad, r.spec.Train.MaxBadRows, first.Offset, first.Partition, first.Reason)})
 	}
 }

@@ -124,6 +124,9 @@ func (v *validator) main(ctx context.Context) error {
 		v.mu.Unlock()
 		for _, f := range queue {
 			if err := f(ctx); err != nil {
+				if ctx.Err() != nil {
+					return ctx.Err()
+				}
 				// The snapshot is kept; its version is not.
 				v.log.Error("a snapshot could not be made a candidate", "err", err)
 				if errors.Is(err, tidemill.ErrFenced) {
@@ -133,6 +136,9 @@ func (v *validator) main(ctx context.Context) error {
 		}
 		if v.readers == nil && len(v.book.Wants()) > 0 {
 			if err := v.follow(ctx, &readers); err != nil {
+				if ctx.Err() != nil {
+					return ctx.Err()
+				}
 				v.log.Error("validation cannot read the stream", "err", err)
 				sleep(ctx, time.Second)
 				v.wake()
@@ -423,7 +429,7 @@ func (v *validator) decide(ctx context.Context, e gate.Event) ([]gate.Outcome, e
 			return outs, err
 		}
 		if o.Champion != nil {
-			if err := v.crown(ctx, *o.Champion); err != nil {
+			if err := v.crown(ctx, o.Champion); err != nil {
 				return outs, err
 			}
 		}
@@ -437,14 +443,14 @@ func (v *validator) decide(ctx context.Context, e gate.Event) ([]gate.Outcome, e
 	return outs, err
 }
 
-// crown appends a champion record.
-func (v *validator) crown(ctx context.Context, rec tidemill.Champion) error {
+// crown appends a champion record, whose number and time it fills in.
+func (v *validator) crown(ctx context.Context, rec *tidemill.Champion) error {
 	last, _, err := snapshot.LastChampion(ctx, v.champ)
 	if err != nil {
 		return err
 	}
 	rec.Seq, rec.At = last+1, time.Now().UTC()
-	err = again(ctx, v.log, "append a champion record", func() error { return snapshot.AppendChampion(ctx, v.champ, rec) })
+	err = again(ctx, v.log, "append a champion record", func() error { return snapshot.AppendChampion(ctx, v.champ, *rec) })
 	if errors.Is(err, tidemill.ErrExists) {
 		was, rerr := snapshot.ReadChampion(ctx, v.champ, rec.Seq)
 		if rerr == nil && was.Version == rec.Version && was.At.Equal(rec.At) {
@@ -455,7 +461,7 @@ func (v *validator) crown(ctx context.Context, rec tidemill.Champion) error {
 	}
 	if err == nil {
 		if f := v.r.t.cfg.Events.Champion; f != nil {
-			f(rec)
+			f(*rec)
 		}
 	}
 	return err
