@@ -207,14 +207,19 @@ func (s *Session) acquire(ctx context.Context) (uint64, error) {
 // renew keeps the entry until ctx ends, returning its last revision and nil, or until the
 // lease is lost.
 func (s *Session) renew(ctx context.Context, rev uint64) (uint64, error) {
-	wait := s.cfg.Renew
+	failed := false
 	for {
 		s.mu.Lock()
 		deadline := s.deadline
 		s.mu.Unlock()
-		if left := time.Until(deadline); wait > left {
-			wait = left
+		left := time.Until(deadline)
+		wait := s.cfg.Renew / 10
+		if !failed {
+			// Counted from when the last request left, as the deadline is: its answer may have
+			// taken most of the time that there is.
+			wait = max(0, left-(s.ttl-s.cfg.Margin-s.cfg.Renew))
 		}
+		wait = min(wait, left)
 		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
@@ -234,7 +239,7 @@ func (s *Session) renew(ctx context.Context, rev uint64) (uint64, error) {
 		next, err := s.update(ctx, value, rev, deadline)
 		switch {
 		case err == nil:
-			rev, wait = next, s.cfg.Renew
+			rev, failed = next, false
 			s.mu.Lock()
 			s.deadline = start.Add(s.ttl - s.cfg.Margin)
 			s.mu.Unlock()
@@ -245,7 +250,7 @@ func (s *Session) renew(ctx context.Context, rev uint64) (uint64, error) {
 		default:
 			// Update may have happened; a store that can repeat a write safely has done so until
 			// the deadline, so this loop ends by it soon.
-			wait = s.cfg.Renew / 10
+			failed = true
 			s.logger.Warn("lease not renewed; trying again", "error", err)
 		}
 	}

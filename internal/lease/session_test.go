@@ -22,7 +22,10 @@ const (
 	refuse // fails at once, nothing written
 	hang   // nothing written, no answer until the context ends
 	mute   // written, but no answer until the context ends
+	slow   // written, answered slowWait later
 )
+
+const slowWait = 2 * time.Second
 
 // faulty is one process's way to a shared store.
 type faulty struct {
@@ -38,6 +41,10 @@ func (f *faulty) through(ctx context.Context, write func() error) error {
 	case hang:
 		<-ctx.Done()
 		return unreachable
+	case slow:
+		err := write()
+		<-time.After(slowWait)
+		return err
 	case mute:
 		if err := write(); err != nil {
 			return err
@@ -123,6 +130,27 @@ func TestSessionHoldsAndReleases(t *testing.T) {
 		}
 		bcancel()
 		<-bDone
+	})
+}
+
+// An answer that took most of the lease's time leaves little of it, and that is used.
+func TestSessionAnsweredLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		way := &faulty{Store: openMem(t, lease.Options{TTL: ttl})}
+		way.mode.Store(slow)
+		ctx, cancel := context.WithCancel(t.Context())
+		s, done := start(t, ctx, way, "a")
+		<-time.After(slowWait / 2)
+		way.mode.Store(fine)
+		<-s.Acquired()
+		for range 20 {
+			if !s.Valid() || closed(s.Lost()) {
+				t.Fatal("the lease was given up without an attempt to renew it")
+			}
+			<-time.After(ttl / 7)
+		}
+		cancel()
+		<-done
 	})
 }
 
