@@ -7,11 +7,12 @@ import (
 	"go/types"
 	"path"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
 // cores are the packages with a Core: the protocol's state of one role. All of it changes in
-// core.go, by Step; what the simulator has tested is then what runs. Only cfg, which never
+// core.go and core_*.go, by Step; what the simulator has tested is then what runs. Only cfg, which never
 // changes, may be read elsewhere (recorders write down what a Core was made of).
 var cores = []string{"ps", "worker", "trainer"}
 
@@ -44,7 +45,7 @@ func TestCoresOwnTheirState(t *testing.T) {
 		inside, calls := 0, 0
 		for _, f := range files {
 			written := writes(f)
-			own := filepath.Base(fset.Position(f.Pos()).Filename) == "core.go"
+			own := strings.HasPrefix(filepath.Base(fset.Position(f.Pos()).Filename), "core")
 			ast.Inspect(f, func(n ast.Node) bool {
 				switch n := n.(type) {
 				case *ast.SelectorExpr:

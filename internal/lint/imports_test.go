@@ -12,7 +12,7 @@ import (
 var roles = []string{"ps", "worker", "trainer", "serving"}
 
 // joiners may import roles: they put them together.
-var joiners = []string{"cmd", "bench", "internal/node", "internal/sim", "internal/demo"}
+var joiners = []string{"cmd", "internal/cli", "bench", "internal/node", "internal/sim", "internal/demo"}
 
 // roleOf returns the role that a folder belongs to, or "". Optimizers and generated messages
 // are leaves that everybody may use.
@@ -152,6 +152,7 @@ var pure = []struct {
 }{
 	{"trainer/gate", []string{"fmt", "math", "slices", "sort", "strings", "errors", "."}},
 	{"trainer/core.go", []string{"fmt", "slices", ".", "internal/wire"}},
+	{"trainer/core_rounds.go", []string{"slices", "."}},
 	{"trainer/place.go", []string{"slices", "."}},
 	{"worker/core.go", []string{"errors", "fmt", "slices", ".", "internal/wire"}},
 	{"ps/core.go", []string{"fmt", "slices", ".", "internal/wire"}},
