@@ -201,7 +201,7 @@ func newLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 	if err := l.UnmarshalText([]byte(level)); err != nil {
 		return nil, tidemill.Invalid("--log-level %q", "use "+strings.Join(logLevels, ", "), level)
 	}
-	opts := &slog.HandlerOptions{Level: l}
+	opts := &slog.HandlerOptions{Level: l, ReplaceAttr: plainError}
 	switch format {
 	case "text":
 		return slog.New(slog.NewTextHandler(w, opts)), nil
@@ -209,6 +209,17 @@ func newLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 		return slog.New(slog.NewJSONHandler(w, opts)), nil
 	}
 	return nil, tidemill.Invalid("--log-format %q", "use "+strings.Join(logFormats, ", "), format)
+}
+
+// plainError writes an error as its text: the text format would add where in the source some
+// libraries' errors were made.
+func plainError(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindAny {
+		if err, ok := a.Value.Any().(error); ok {
+			a.Value = slog.StringValue(err.Error())
+		}
+	}
+	return a
 }
 
 // parseKey reads a gossip key: hex, base64, or the name of a file that holds one.
