@@ -2,12 +2,10 @@ package main
 
 import (
 	"bytes"
-	"compress/gzip"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 	"math"
 	"net/http"
 	"os"
@@ -15,189 +13,20 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
-	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
-	dto "github.com/prometheus/client_model/go"
-	"github.com/prometheus/common/expfmt"
-	"github.com/prometheus/common/model"
-	"go.uber.org/goleak"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/tidemill/tidemill"
-	"github.com/tidemill/tidemill/examples"
 	"github.com/tidemill/tidemill/internal/infer"
 	"github.com/tidemill/tidemill/internal/node"
 	"github.com/tidemill/tidemill/internal/predict"
-	"github.com/tidemill/tidemill/internal/produce"
 	"github.com/tidemill/tidemill/internal/snapshot"
 	"github.com/tidemill/tidemill/internal/snapshot/fileblob"
 	"github.com/tidemill/tidemill/internal/source/file"
-	"github.com/tidemill/tidemill/internal/spec"
 )
-
-// liveNode is a node with all roles in this process, listening on free ports.
-type liveNode struct {
-	*node.Node
-	t    *testing.T
-	ctx  context.Context
-	stop func() // waits until the node has stopped; may be called again
-}
-
-// startLive runs a node until the test ends, and waits until its trainer leads.
-func startLive(t *testing.T, dir string, cfg node.Config) *liveNode {
-	t.Helper()
-	before := goleak.IgnoreCurrent()
-	t.Cleanup(func() { goleak.VerifyNone(t, before) })
-	cfg.DataDir, cfg.Gossip, cfg.Stream = dir, "-", "-"
-	cfg.RPC, cfg.GRPC, cfg.HTTP = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
-	cfg.Version = "test"
-	cfg.Logger = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
-	nd, err := node.New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- nd.Run(ctx) }()
-	n := &liveNode{Node: nd, t: t, ctx: ctx}
-	n.stop = sync.OnceFunc(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("the node ended with: %v", err)
-		}
-	})
-	t.Cleanup(n.stop)
-	select {
-	case <-nd.Ready():
-	case err := <-done:
-		done <- nil
-		t.Fatalf("the node did not start: %v", err)
-	}
-	n.until("the trainer leads", func() bool { tr := n.Trainer(); return tr != nil && tr.Leads() })
-	return n
-}
-
-// until waits for a condition; no test decides anything by how long that takes.
-func (n *liveNode) until(what string, f func() bool) {
-	n.t.Helper()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(2 * time.Minute)
-	for !f() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			n.t.Fatalf("waited in vain until %s", what)
-		}
-	}
-}
-
-// produce fills a topic of one partition with csv text.
-func (n *liveNode) produce(topic string, csv []byte) {
-	n.t.Helper()
-	_, err := produce.Run(n.ctx, n.Stream(), produce.Config{
-		Topic: topic, Partitions: 1, Stdin: bytes.NewReader(csv), ID: topic, Read: file.Options{Format: file.CSV},
-	})
-	if err != nil {
-		n.t.Fatal(err)
-	}
-}
-
-func (n *liveNode) submit(job *spec.Document) {
-	n.t.Helper()
-	if _, err := n.Trainer().SubmitSpec(n.ctx, job); err != nil {
-		n.t.Fatal(err)
-	}
-}
-
-// finish waits until a job has ended and its last champion serves, and returns that.
-func (n *liveNode) finish(job string) (champion int64) {
-	n.t.Helper()
-	n.until("job "+job+" has ended and its champion serves", func() bool {
-		st, err := n.Trainer().Status(n.ctx, job)
-		if err != nil {
-			n.t.Fatal(err)
-		}
-		switch st.State {
-		case tidemill.JobFailed, tidemill.JobCancelled, tidemill.JobPaused:
-			n.t.Fatalf("job %s is %s: %s", job, st.State, st.Reason)
-		}
-		champion = st.Champion
-		return st.State == tidemill.JobFinished && !n.Trainer().Busy(job) && n.Serving().Live(job) == champion
-	})
-	return champion
-}
-
-// dial returns a connection of its own to the node's predictions.
-func (n *liveNode) dial() *grpc.ClientConn {
-	n.t.Helper()
-	conn, err := grpc.NewClient(n.Info().GRPC, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	n.t.Cleanup(func() { conn.Close() })
-	return conn
-}
-
-// exampleJob returns the job of an example and the first rows of its data as csv.
-func exampleJob(t *testing.T, name string, rows int) (*spec.Document, []byte) {
-	t.Helper()
-	job := name + "/job.yaml"
-	yaml, err := examples.FS.ReadFile(job)
-	if err != nil {
-		t.Fatal(err)
-	}
-	doc, err := spec.Parse(yaml, job)
-	if err != nil {
-		t.Fatal(err)
-	}
-	data := map[string]string{"intrusion": "intrusion/nsl-kdd-train20.csv.gz", "power": "power/elec2.csv.gz"}[name]
-	f, err := examples.FS.Open(data)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	z, err := gzip.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text, err := io.ReadAll(z)
-	if err != nil {
-		t.Fatal(err)
-	}
-	lines := bytes.SplitAfter(text, []byte("\n"))
-	return doc, bytes.Join(lines[:min(rows+1, len(lines))], nil)
-}
-
-// openRows reads csv text.
-func openRows(t *testing.T, csv []byte) file.Rows {
-	t.Helper()
-	rows, err := file.OpenRows("rows.csv", bytes.NewReader(csv), file.Options{Format: file.CSV})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { rows.Close() })
-	return rows
-}
-
-// firstRows returns the first n rows of an example.
-func firstRows(t *testing.T, name string, n int) arrow.RecordBatch {
-	t.Helper()
-	// The types of the columns are found in the first thousand rows, as for the topic.
-	_, csv := exampleJob(t, name, 1000)
-	c, err := openRows(t, csv).Next(n)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(c.Rows.Release)
-	return c.Rows
-}
 
 // Rates of TestSwap.
 const (
@@ -249,6 +78,7 @@ type reply struct {
 	question    int // index of what was asked
 	http        bool
 	due         time.Time // when the request was to be sent
+	sent        time.Time // when it was
 	done        time.Time
 	version     int64
 	predictions []float32
@@ -287,11 +117,11 @@ func TestSwap(t *testing.T) {
 	n.until("a version serves", func() bool { return n.Serving().Live(name) > 0 })
 
 	l := newLoad(n, name)
-	l.run(2 * swapRequests / 10) // connections are made, and what grows with use has grown
+	replies := l.run(swapRequests / 2) // connections are made, and what grows with use has grown
 	goroutines := runtime.NumGoroutine()
 	start := time.Now()
-	replies := l.run(seconds * swapRequests)
-	after := runtime.NumGoroutine()
+	replies = append(replies, l.run(seconds*swapRequests)...)
+	elapsed, after := time.Since(start), runtime.NumGoroutine()
 	s.mu.Lock()
 	published, live := slices.Clone(s.published), slices.Clone(s.live)
 	s.mu.Unlock()
@@ -301,7 +131,7 @@ func TestSwap(t *testing.T) {
 	}
 	n.until("the last version serves", func() bool {
 		st, err := n.Trainer().Status(n.ctx, name)
-		return err == nil && !n.Trainer().Busy(name) && n.Serving().Live(name) == st.Champion
+		return err == nil && n.Serving().Live(name) == st.Champion
 	})
 	n.stop()
 
@@ -322,13 +152,13 @@ func TestSwap(t *testing.T) {
 	if len(answered) < len(published)-2 {
 		t.Errorf("%d versions were published and %d answered", len(published), len(answered))
 	}
-	if after > goroutines+20 {
+	// Up to swapConns idle HTTP connections, with three goroutines each, may have come.
+	if after > goroutines+3*swapConns+20 {
 		t.Errorf("%d goroutines before the load, %d after it", goroutines, after)
 	}
 	neverBack(t, replies)
 	l.compare(filepath.Join(dir, "store"), replies)
 
-	elapsed := time.Since(start)
 	t.Logf("%d requests in %v, %d failed; %d versions published, %d answered; goroutines %d before, %d after", len(replies),
 		elapsed.Round(time.Millisecond), failed, len(published), len(answered), goroutines, after)
 	logLatencies(t, replies, live)
@@ -430,6 +260,7 @@ func (l *load) run(count int) []reply {
 		timer.Reset(time.Until(r.due))
 		<-timer.C
 		wg.Go(func() {
+			r.sent = time.Now()
 			ctx, cancel := context.WithTimeout(l.n.ctx, time.Minute)
 			defer cancel()
 			if r.http {
@@ -553,7 +384,8 @@ func (l *load) compare(store string, replies []reply) {
 }
 
 // logLatencies tells how long requests took from when they were due, around swaps and apart
-// from them.
+// from them, and how late they were sent: that part is not the server's, but this process
+// waiting for a processor.
 func logLatencies(t *testing.T, replies []reply, live []liveSwap) {
 	t.Helper()
 	const window = 100 * time.Millisecond
@@ -571,8 +403,9 @@ func logLatencies(t *testing.T, replies []reply, live []liveSwap) {
 		for _, g := range []string{"all", where, protocol} {
 			groups[g] = append(groups[g], took)
 		}
+		groups["sent late by"] = append(groups["sent late by"], r.sent.Sub(r.due))
 	}
-	for _, g := range []string{"all", "gRPC", "HTTP JSON", "within 100ms of a swap", "apart from swaps"} {
+	for _, g := range []string{"all", "gRPC", "HTTP JSON", "within 100ms of a swap", "apart from swaps", "sent late by"} {
 		l := groups[g]
 		if len(l) == 0 {
 			continue
@@ -581,118 +414,4 @@ func logLatencies(t *testing.T, replies []reply, live []liveSwap) {
 		q := func(p float64) time.Duration { return l[int(p*float64(len(l)-1))].Round(10 * time.Microsecond) }
 		t.Logf("%-22s %6d requests: p50 %v, p90 %v, p99 %v, max %v", g, len(l), q(0.5), q(0.9), q(0.99), q(1))
 	}
-}
-
-// Metrics of a node are well-formed, and their series do not grow with versions or with what
-// clients ask for.
-func TestMetricsStayBounded(t *testing.T) {
-	const versions, rows = 50, 20
-	n := startLive(t, t.TempDir(), node.Config{})
-	job, csv := exampleJob(t, "power", versions*rows)
-	job.Spec.Gate.Mode = tidemill.GateOff
-	job.Spec.Train.Snapshot = tidemill.Interval{Rows: rows}
-	job.Spec.Train.End = tidemill.Cut{versions * rows}
-	name := job.Spec.Model
-	client := infer.New(n.dial())
-	question := firstRows(t, name, 1)
-	var columns []string
-	for _, f := range question.Schema().Fields() {
-		if f.Name != job.Spec.Label.Column {
-			columns = append(columns, f.Name)
-		}
-	}
-	ask := func(model, version string) error {
-		_, err := client.Predict(n.ctx, model, version, columns, question)
-		return err
-	}
-	// A few kinds of request of each outcome, then only more of them.
-	refused := func(i int) {
-		for _, err := range []error{ask(fmt.Sprint("model-", i), ""), ask(name, fmt.Sprint(1000+i))} {
-			if err == nil {
-				t.Fatal("a request for what is not there was answered")
-			}
-		}
-	}
-	lines := bytes.SplitAfter(csv, []byte("\n"))
-	n.produce(job.Spec.Stream.Topic, bytes.Join(lines[:1+5*rows], nil))
-	n.submit(job)
-	n.until("the first versions serve", func() bool { return n.Serving().Live(name) >= 4 })
-	if err := ask(name, ""); err != nil {
-		t.Fatal(err)
-	}
-	refused(0)
-	early := n.series()
-	n.produce(job.Spec.Stream.Topic, csv)
-	if champion := n.finish(name); champion < versions-1 {
-		t.Fatalf("the champion is version %d, this test means to make %d", champion, versions)
-	}
-	for i := range 20 {
-		refused(i)
-		if err := ask(name, ""); err != nil {
-			t.Fatal(err)
-		}
-	}
-	late := n.series()
-	for s := range late {
-		if !early[s] {
-			t.Errorf("series %s was not there after 5 versions", s)
-		}
-	}
-	if len(late) < 20 {
-		t.Errorf("%d series are too few to be all", len(late))
-	}
-}
-
-// series reads /metrics, checks its form, and returns the names of all series.
-func (n *liveNode) series() map[string]bool {
-	n.t.Helper()
-	transport := &http.Transport{DisableKeepAlives: true}
-	req, err := http.NewRequestWithContext(n.ctx, http.MethodGet, "http://"+n.Info().HTTP+"/metrics", nil)
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	resp, err := (&http.Client{Transport: transport}).Do(req)
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil || resp.StatusCode != http.StatusOK {
-		n.t.Fatalf("/metrics: %s, %v", resp.Status, err)
-	}
-	parser := expfmt.NewTextParser(model.UTF8Validation)
-	families, err := parser.TextToMetricFamilies(bytes.NewReader(text))
-	if err != nil {
-		n.t.Fatalf("/metrics does not parse: %v", err)
-	}
-	problems, err := promlint.New(bytes.NewReader(text)).Lint()
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	for _, p := range problems {
-		n.t.Errorf("metric %s: %s", p.Metric, p.Text)
-	}
-	all := map[string]bool{}
-	for name, f := range families {
-		if !strings.HasPrefix(name, "tidemill_") {
-			n.t.Errorf("metric %s does not begin with tidemill_", name)
-		}
-		for _, m := range f.GetMetric() {
-			all[name+labels(n.t, m)] = true
-		}
-	}
-	return all
-}
-
-// labels writes a metric's labels, and complains of one that is a version.
-func labels(t *testing.T, m *dto.Metric) string {
-	t.Helper()
-	var all []string
-	for _, l := range m.GetLabel() {
-		if strings.Contains(l.GetName(), "version") {
-			t.Errorf("label %s=%q has a value per version", l.GetName(), l.GetValue())
-		}
-		all = append(all, l.GetName()+"="+strconv.Quote(l.GetValue()))
-	}
-	return "{" + strings.Join(all, ",") + "}"
 }

@@ -66,6 +66,8 @@ func NewServer(cfg ServerConfig) *grpc.Server {
 		grpc.UnaryInterceptor(g.unary),
 		grpc.StreamInterceptor(g.stream),
 		grpc.WaitForHandlers(true),
+		//nolint:staticcheck // its successor is registered for the process, by an init
+		grpc.RPCDecompressor(deflate{cfg.MaxMessage}),
 	}
 	if cfg.Credentials != nil {
 		opts = append(opts, grpc.Creds(cfg.Credentials))
