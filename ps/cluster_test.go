@@ -213,16 +213,12 @@ type trainer struct {
 	partition int
 	scribble  bool // overwrite what was pushed as soon as Push returns
 
-	state   stateReader
 	in      engine.Inputs
 	look    []engine.Lookup
 	scratch engine.Scratch
 	step    engine.Stepper
 	replies []wire.PullReply
 }
-
-// stateReader is the transform state as pulled.
-type stateReader func(home []byte) error
 
 // batch trains the batch of a round, [first, next). Members are the round's partitions.
 func (tr *trainer) batch(ctx context.Context, round int64, rng tidemill.Range, members []int) error {

@@ -40,7 +40,6 @@ type loop struct {
 
 	rows     *readAhead
 	offers   []wire.Offer
-	offered  int64 // offers begin there, or at their end when there are none
 	upTo     int64 // offers end there
 	welcome  bool  // the trainer has said where it stands
 	joined   bool
