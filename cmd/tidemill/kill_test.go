@@ -81,7 +81,7 @@ func testKilled(t *testing.T, bin *proctest.Binary) {
 			left := disk.unfinished(t, chain)
 			// Somewhere in the next rows; every third life it dies at the first sight of a
 			// snapshot that is not committed.
-			target := committed + int64(r.IntN(3000))
+			target := committed + int64(r.IntN(6000))
 			atWrite := total%3 == 1
 			seen, over := int64(0), false
 			proctest.Until(t, patience, "the moment of the kill", func() bool {
