@@ -59,6 +59,18 @@ func check(r io.Reader) ([]string, error) {
 	expect(hex32.MatchString(res.Digest), "digest %q", res.Digest)
 	expect(res.FreshnessP50 != nil, "half of the events were never served")
 
+	switch res.Demo {
+	case "intrusion":
+		expect(res.AccuracyAfter5000 >= 0.98, "accuracy after the first 5000 rows %.4f, 0.98 is promised", res.AccuracyAfter5000)
+		expect(res.ServedLogLoss <= 0.5*res.PriorLogLoss, "served log loss %.4f, half of %.4f is promised", res.ServedLogLoss, res.PriorLogLoss)
+		expect(res.Published >= 4 && res.Published < len(res.Versions), "%d of %d versions published, at least 4 and not all are promised", res.Published, len(res.Versions))
+		expect(res.Requests >= 1000, "%d requests answered, 1000 are promised", res.Requests)
+		expect(res.FreshnessP50 != nil && *res.FreshnessP50 <= 8, "half of the events took longer than 8 s to be served")
+	case "power":
+		expect(res.Accuracy >= 0.90, "accuracy %.4f, 0.90 is promised", res.Accuracy)
+		expect(res.LogLoss <= 0.27, "log loss %.4f, 0.27 is promised", res.LogLoss)
+	}
+
 	serves := false
 	for _, v := range res.Versions {
 		expect(v.Decision != "" && v.Reason != "", "version %d has no decision or no reason", v.Version)
