@@ -115,26 +115,47 @@ func (q *grants) take() []wire.Grant {
 	return all
 }
 
-func (o *loop) run(ctx context.Context) error {
-	for _, m := range o.peers {
-		ps, err := o.w.cfg.PS(ctx, m)
-		if err != nil {
+// open connects to the parameter servers and opens the topic. What may pass is tried again
+// until ctx ends.
+func (o *loop) open(ctx context.Context) (topic source.Topic, info source.Info, err error) {
+	try := func() error {
+		o.ps = o.ps[:0]
+		for _, m := range o.peers {
+			ps, err := o.w.cfg.PS(ctx, m)
+			if err != nil {
+				return err
+			}
+			o.ps = append(o.ps, ps)
+		}
+		if topic, err = o.w.cfg.Source.Open(ctx, o.m.Spec.Stream.Topic); err != nil {
 			return err
 		}
-		o.ps = append(o.ps, ps)
-	}
-	topic, err := o.w.cfg.Source.Open(ctx, o.m.Spec.Stream.Topic)
-	if err != nil {
+		if info, err = topic.Info(ctx); err == nil && info.Identity != o.identity {
+			err = fmt.Errorf("topic %q was made again since the job began: %w", o.m.Spec.Stream.Topic, tidemill.ErrInvalid)
+		}
+		if err != nil {
+			topic.Close()
+		}
 		return err
+	}
+	for wait := retryFirst; ; wait = min(2*wait, retryMost) {
+		err := try()
+		if err == nil || !errors.Is(err, tidemill.ErrUnavailable) && !errors.Is(err, tidemill.ErrNotReady) {
+			return topic, info, err
+		}
+		o.w.cfg.Logger.Warn("will try again", "what", "begin a partition", "job", o.job, "partition", o.partition, "err", err)
+		if !pause(ctx, wait) {
+			return nil, info, err
+		}
+	}
+}
+
+func (o *loop) run(ctx context.Context) error {
+	topic, info, err := o.open(ctx)
+	if err != nil {
+		return o.fault(ctx, err)
 	}
 	defer topic.Close()
-	info, err := topic.Info(ctx)
-	if err != nil {
-		return err
-	}
-	if info.Identity != o.identity {
-		return fmt.Errorf("topic %q was made again since the job began: %w", o.m.Spec.Stream.Topic, tidemill.ErrInvalid)
-	}
 	defer func() {
 		if o.rows != nil {
 			o.rows.close()
@@ -466,148 +487,5 @@ func (o *loop) request(ctx context.Context, e Effect) (wire.Held, error) {
 		return wire.Held{}, o.batch.pull(ctx, e.PS, e.Batch)
 	default:
 		return wire.Held{}, o.batch.push(ctx, e.PS, e.Batch)
-	}
-}
-
-// readAhead keeps what was read of the partition and not yet used.
-type readAhead struct {
-	reader source.Reader
-	cancel context.CancelFunc
-	pieces chan piece
-	most   int64            // rows, or offsets, to have at a time
-	have   []tidemill.Batch // contiguous, oldest first
-	end    int64            // of the log, as last heard
-	err    error
-}
-
-type piece struct {
-	batch tidemill.Batch
-	end   int64
-	err   error
-}
-
-// newReadAhead starts reading ahead, a few thousand rows at most. end is the log's end as the
-// topic says it: what is in a round must not depend on how much has arrived here yet.
-func newReadAhead(ctx context.Context, reader source.Reader, step, end int64) *readAhead {
-	ctx, cancel := context.WithCancel(ctx)
-	if _, heard := reader.Buffered(); heard > end {
-		end = heard
-	}
-	r := &readAhead{reader: reader, cancel: cancel, pieces: make(chan piece, 4), most: max(4*step, 4096), end: end}
-	most := int(max(step, 512))
-	go func() {
-		defer close(r.pieces)
-		defer reader.Close()
-		for {
-			b, err := reader.Next(ctx, most)
-			_, end := reader.Buffered()
-			select {
-			case r.pieces <- piece{b, end, err}:
-			case <-ctx.Done():
-				if err == nil {
-					b.Rows.Release()
-				}
-				return
-			}
-			if err != nil {
-				return
-			}
-		}
-	}()
-	return r
-}
-
-func (r *readAhead) take(p piece) {
-	switch {
-	case p.batch.Rows == nil && p.err == nil: // the reader has gone
-		if r.err == nil {
-			r.err = context.Canceled
-		}
-	case p.err != nil:
-		r.err = p.err
-	default:
-		r.have = append(r.have, p.batch)
-		r.end = max(r.end, p.end, p.batch.Range.Next)
-	}
-}
-
-// more is where pieces come from while there is room for them, and nil otherwise. There is
-// room for several batches: whenever it is used up, at least one is offered or granted.
-func (r *readAhead) more() <-chan piece {
-	if n := len(r.have); n > 0 && r.have[n-1].Range.Next-r.have[0].Range.First >= r.most {
-		return nil
-	}
-	return r.pieces
-}
-
-// logEnd returns the log's end as last heard.
-func (r *readAhead) logEnd() (int64, error) {
-	for r.err == nil {
-		select {
-		case p := <-r.more():
-			r.take(p)
-			continue
-		default:
-		}
-		break
-	}
-	return r.end, r.err
-}
-
-// next waits for the rows of exactly rng, which must follow the ones before.
-func (r *readAhead) next(ctx context.Context, rng tidemill.Range) ([]tidemill.Batch, error) {
-	for {
-		have := int64(-1)
-		if n := len(r.have); n > 0 {
-			have = r.have[n-1].Range.Next
-		}
-		if have >= rng.Next {
-			break
-		}
-		select {
-		case p := <-r.pieces:
-			r.take(p)
-			if r.err != nil {
-				return nil, r.err
-			}
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
-	var out []tidemill.Batch
-	at := rng.First
-	for at < rng.Next {
-		b := r.have[0]
-		if b.Range.First > at {
-			return nil, fmt.Errorf("rows %v begin after offset %d: %w", b.Range, at, tidemill.ErrCorrupt)
-		}
-		skip := at - b.Range.First
-		n := min(b.Range.Next, rng.Next) - at
-		piece := b
-		if skip > 0 || at+n < b.Range.Next {
-			piece.Rows = b.Rows.NewSlice(skip, skip+n)
-		} else {
-			piece.Rows.Retain()
-		}
-		piece.Range = tidemill.Range{First: at, Next: at + n}
-		out = append(out, piece)
-		at += n
-		if at == b.Range.Next {
-			b.Rows.Release()
-			r.have = r.have[1:]
-		}
-	}
-	return out, nil
-}
-
-func (r *readAhead) close() {
-	r.cancel()
-	for p := range r.pieces {
-		if p.batch.Rows != nil {
-			p.batch.Rows.Release()
-		}
-	}
-	for _, b := range r.have {
-		b.Rows.Release()
 	}
 }
