@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -169,10 +170,26 @@ func (c *cluster) do(ctx context.Context, job, verb string, args map[string]stri
 
 // explain adds what to do when nobody answers.
 func (c *cluster) explain(ctx context.Context, err error) error {
-	if errors.Is(err, tidemill.ErrUnavailable) && ctx.Err() == nil {
-		return fmt.Errorf("no node answers at %s; start one with `tidemill start`, or name one with --server or --data-dir: %w", c.addr, err)
+	return unreachable(ctx, err, "node", c.addr, "--server")
+}
+
+// unreachable turns an error of a connection that was never made into one that says what to
+// do; others stay as they are.
+func unreachable(ctx context.Context, err error, who, addr, flag string) error {
+	var wire *rpc.Error
+	if ctx.Err() != nil || !errors.Is(err, tidemill.ErrUnavailable) || !errors.As(err, &wire) {
+		return err
 	}
-	return err
+	_, why, dialled := strings.Cut(wire.Message, "connection error: desc = ")
+	if !dialled {
+		return err
+	}
+	why = strings.Trim(why, `"`)
+	why = why[strings.LastIndex(why, "transport: ")+len("transport: "):]
+	if strings.HasPrefix(why, "Error while dialing") {
+		return fmt.Errorf("no %s answers at %s; start one with `tidemill start`, or name one with %s or --data-dir: %w", who, addr, flag, tidemill.ErrUnavailable)
+	}
+	return fmt.Errorf("the %s at %s cannot be talked to: %s; check --tls-cert, --tls-key and --tls-ca: %w", who, addr, why, tidemill.ErrUnavailable)
 }
 
 // retry calls f again, at most for as long as given, while it says that the moment is wrong.

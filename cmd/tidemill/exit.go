@@ -74,10 +74,9 @@ func (a *app) fail(err error) {
 	}
 }
 
-// message is err without the kind's own word at its end where the text stands without it.
+// message is err for people.
 func message(err error) string {
-	var wire *rpc.Error
-	if errors.As(err, &wire) && errors.Is(err, tidemill.ErrInvalid) {
+	if wire, ok := errors.Unwrap(err).(*rpc.Error); ok {
 		return wire.Message // the verb before it is the command that was typed
 	}
 	if errors.Is(err, context.Canceled) {

@@ -256,8 +256,5 @@ func (a *app) ask(ctx context.Context, q question, columns []string, c file.Chun
 }
 
 func (q question) explain(ctx context.Context, err error) error {
-	if errors.Is(err, tidemill.ErrUnavailable) && ctx.Err() == nil {
-		return fmt.Errorf("no serving node answers at %s; start one with `tidemill start`, or name one with --serving or --data-dir: %w", q.addr, err)
-	}
-	return err
+	return unreachable(ctx, err, "serving node", q.addr, "--serving")
 }

@@ -39,6 +39,7 @@ func newProduce(a *app) *cobra.Command {
 		p                               peer
 		cfg                             produce.Config
 		url, schema, format, deadLetter string
+		noCheck                         bool
 	)
 	cmd := &cobra.Command{
 		Use:   "produce TOPIC FILE…",
@@ -49,8 +50,9 @@ Formats are csv, tsv, jsonl, libsvm, Arrow and Parquet, by the file's name or --
 gzipped or not. - is the standard input; it needs --id and --format.
 
 Interrupted or repeated, it goes on where it was: a file's content is produced once per
-topic, unless --id says otherwise. A malformed row ends it, with its place, unless
---dead-letter takes such rows.
+topic, unless --id says otherwise. Files are read once before the first row is produced, so that
+a malformed row, which is reported with its place, changes nothing; --dead-letter puts such rows
+aside instead. On the standard input, rows before a malformed one are produced.
 
 A schema file has a line NAME: TYPE for each column, with types int64, float64, float32,
 bool, text, timestamp.`,
@@ -87,7 +89,7 @@ bool, text, timestamp.`,
 				cfg.DeadLetter = w
 				defer func() { err = errors.Join(err, w.Flush(), f.Close()) }()
 			}
-			return a.produce(cmd.Context(), &p, url, cfg)
+			return a.produce(cmd.Context(), &p, url, cfg, !noCheck)
 		},
 	}
 	fl := cmd.Flags()
@@ -102,14 +104,15 @@ bool, text, timestamp.`,
 	fl.BoolVar(&cfg.Read.NoHeader, "no-header", false, "the first line of csv and tsv is a row; columns are c0, c1, …")
 	fl.StringVar(&cfg.ID, "id", "", "name of the input, to go on by (default: a hash of the content)")
 	fl.StringVar(&deadLetter, "dead-letter", "", "file that malformed rows are added to, as JSON lines; reading goes on")
+	fl.BoolVar(&noCheck, "no-check", false, "do not read files before producing them; rows before a malformed one are then produced")
 	fl.IntVar(&cfg.BatchRows, "batch", 0, "most rows of one append (default 4096)")
 	_ = cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{"csv", "tsv", "jsonl", "libsvm", "arrow", "parquet"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("key", cobra.NoFileCompletions)
 	return cmd
 }
 
-// produce runs cfg against the stream and prints what came of it.
-func (a *app) produce(ctx context.Context, p *peer, url string, cfg produce.Config) error {
+// produce runs cfg against the stream, after a check of its files, and prints what came of it.
+func (a *app) produce(ctx context.Context, p *peer, url string, cfg produce.Config, check bool) error {
 	nc, err := p.dialStream(ctx, url)
 	if err != nil {
 		return err
@@ -120,6 +123,11 @@ func (a *app) produce(ctx context.Context, p *peer, url string, cfg produce.Conf
 		return err
 	}
 	defer stream.Close()
+	if check && cfg.Stdin == nil {
+		if err := a.checkFiles(ctx, stream, cfg); err != nil {
+			return err
+		}
+	}
 	b := newBar(a.err)
 	began := time.Now()
 	cfg.Progress = func(p produce.Progress) {

@@ -75,7 +75,11 @@ func args(least, most int, names ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, given []string) error {
 		if len(given) < least {
 			missing := names[min(len(given), len(names)-1):least]
-			return tidemill.Invalid("%s is missing", fmt.Sprintf("usage: %s", cmd.UseLine()), strings.Join(missing, " and "))
+			verb := "is"
+			if len(missing) > 1 {
+				verb = "are"
+			}
+			return tidemill.Invalid("%s %s missing", fmt.Sprintf("usage: %s", cmd.UseLine()), strings.Join(missing, " and "), verb)
 		}
 		if most >= 0 && len(given) > most {
 			return tidemill.Invalid("%q is one argument too many", fmt.Sprintf("usage: %s", cmd.UseLine()), given[most])
