@@ -76,7 +76,8 @@ func (a *app) fail(err error) {
 
 // message is err for people.
 func message(err error) string {
-	if wire, ok := errors.Unwrap(err).(*rpc.Error); ok {
+	var wire *rpc.Error
+	if errors.As(err, &wire) {
 		return wire.Message // the verb before it is the command that was typed
 	}
 	if errors.Is(err, context.Canceled) {
