@@ -51,8 +51,9 @@ type follower struct {
 	pos  int64
 }
 
-// maxKept bounds the rows kept for scoring, over all partitions.
-const maxKept = 1 << 16
+// minKept is how many rows may be kept for scoring at least, over all partitions; a gate that
+// looks at more rows of a candidate may keep twice as many as it looks at.
+const minKept = 1 << 16
 
 func newValidator(r *run) (*validator, error) {
 	champ, err := snapshot.Champions(r.t.cfg.Bucket, r.spec.Model)
@@ -159,7 +160,7 @@ func (v *validator) main(ctx context.Context) error {
 			return nil
 		}
 		pieces := v.pieces
-		if v.kept >= maxKept {
+		if v.kept >= int(max(minKept, 2*v.r.spec.Gate.MaxExamples)) {
 			pieces = nil
 		}
 		select {
@@ -601,6 +602,10 @@ func (v *validator) oldest() tidemill.Cut {
 				out[p] = w.From[p]
 			}
 		}
+		// One that waits for a place will want what those under test have been scored on by then.
+		if w, ok := v.book.Waiting(); ok && p < len(w.Cut) && (out[p] < 0 || w.Cut[p] < out[p]) {
+			out[p] = w.Cut[p]
+		}
 		out[p] = max(0, out[p])
 	}
 	return out
@@ -641,13 +646,21 @@ func (v *validator) score(ctx context.Context) error {
 				if err := v.scorePiece(ctx, p, b, lo, wants); err != nil {
 					return err
 				}
-				wants = v.book.Wants()
+				was := wants
+				if wants = v.book.Wants(); len(wants) > 0 && sameWants(was, wants) {
+					return fmt.Errorf("rows before offset %d of partition %d are wanted and no longer kept: %w", lo, p, tidemill.ErrCorrupt)
+				}
 				again = true
 			}
 		}
 		v.prune()
 	}
 	return nil
+}
+
+// sameWants reports whether scoring has changed nothing.
+func sameWants(a, b []gate.Want) bool {
+	return slices.EqualFunc(a, b, func(x, y gate.Want) bool { return x.Version == y.Version && slices.Equal(x.From, y.From) })
 }
 
 // scorePiece scores the rows of a piece from offset lo on with every model that wants them.

@@ -55,6 +55,15 @@ func (b *Book) Wants() []Want {
 	return wants
 }
 
+// Waiting returns the candidate that waits for a place, if there is one: Wants does not name it
+// yet, and will want every row after its cut.
+func (b *Book) Waiting() (Serving, bool) {
+	if b.waiting == nil {
+		return Serving{}, false
+	}
+	return Serving{Version: b.waiting.version, Cut: b.waiting.cut}, true
+}
+
 // Standing is how a candidate under test stands.
 type Standing struct {
 	Version int64
