@@ -58,7 +58,7 @@ type Config struct {
 	// proxies and for address translation.
 	AdvertiseRPC, AdvertiseStream string
 	Join                          []string // gossip addresses of other nodes
-	StreamURL                     string   // nats://… of an outside stream, instead of role stream
+	StreamURL                     string   // nats://… of an outside stream; role stream then carries the object store alone
 	StoreURL                      string   // of an outside object store
 	GossipKey                     []byte
 	Security                      rpc.Security
@@ -97,9 +97,6 @@ func (c *Config) validate() error {
 	}
 	if !c.has(RoleStream) && len(c.Join) == 0 && c.StreamURL == "" {
 		return tidemill.Invalid("a node without role stream has no stream", "give --join GOSSIP-ADDRESS of a node that has it, or --stream nats://HOST:PORT")
-	}
-	if c.has(RoleStream) && c.StreamURL != "" {
-		return tidemill.Invalid("role stream and an outside stream", "leave out one of them")
 	}
 	if err := c.Security.Validate(); err != nil {
 		return err

@@ -204,7 +204,9 @@ func pathless(err error) error {
 func (n *Node) openStream(ctx context.Context, down *closers) (*nats.Conn, error) {
 	var nc *nats.Conn
 	gossip := n.cfg.Gossip != "-"
-	if n.cfg.has(RoleStream) {
+	if n.cfg.StreamURL != "" {
+		n.info.Stream = n.cfg.StreamURL
+	} else if n.cfg.has(RoleStream) {
 		listen := n.cfg.Stream
 		switch listen {
 		case "-":
