@@ -180,9 +180,6 @@ func NewCore(cfg CoreConfig) *Core {
 // Assignment returns the newest assignment this core wrote or is writing.
 func (c *Core) Assignment() tidemill.Assignment { return c.asg }
 
-// Running reports whether training may go on.
-func (c *Core) Running() bool { return c.phase == phaseRunning && !c.paused }
-
 // Over reports whether the job has ended, and its record says so.
 func (c *Core) Over() bool { return c.phase == phaseOver && !c.deposed }
 

@@ -76,9 +76,9 @@ func TestVocabularyStandsAlone(t *testing.T) {
 
 // heavy libraries have one door each. Tests may come through the window.
 var heavy = []struct {
-	library string
-	doors   []string
-	why     string
+	module string
+	doors  []string
+	why    string
 }{
 	{"github.com/nats-io/nats-server", []string{"internal/broker"}, "one place starts, stops and repairs the embedded server"},
 	// cmd only passes the connection that internal/broker dials on to internal/source/nats.
@@ -103,7 +103,7 @@ func TestHeavyLibrariesHaveOneDoor(t *testing.T) {
 		}
 		for _, p := range s.imports {
 			for _, h := range heavy {
-				if under(p, h.library) && !underAny(s.dir, h.doors) {
+				if under(p, h.module) && !underAny(s.dir, h.doors) {
 					t.Errorf("%s imports %s, which belongs to %s: %s", s.name, p, orNobody(h.doors), h.why)
 				}
 			}
