@@ -205,7 +205,8 @@ func TestLawsOfTest(t *testing.T) {
 		if *a != *b {
 			t.Fatal("the same rows gave different tests")
 		}
-		if d := a.MeanDifference(); math.Abs(d) > clip {
+		// A mean of values at the bound may be off by a rounding.
+		if d := a.MeanDifference(); math.Abs(d) > clip*(1+1e-12) {
 			t.Fatalf("mean difference %v beyond clip %v", d, clip)
 		}
 	})
