@@ -22,10 +22,36 @@ type Assignment struct {
 	Round    int64 `json:"round"`
 	Examples int64 `json:"examples"`
 	// Identity is the topic's; a stream that was made again is another one.
-	Identity   string            `json:"identity"`
-	Partitions []Owner           `json:"partitions"` // worker by partition
-	Shards     []Owner           `json:"shards"`     // ps by shard
-	Members    map[string]Member `json:"members"`    // the owners named above
+	Identity   string  `json:"identity"`
+	Partitions []Owner `json:"partitions"` // worker by partition
+	Shards     []Owner `json:"shards"`     // ps by shard
+	// Origins says which log each of the job's partitions reads. It may be shorter than
+	// Partitions: read it through Origin. Entries are only ever appended; a partition that
+	// has joined keeps its number for good.
+	Origins []Origin          `json:"origins,omitempty"`
+	Members map[string]Member `json:"members"` // the owners named above
+}
+
+// Origin is the log that one of a job's partitions reads: a partition of the spec's topic, or
+// of another one whose rows have the same schema. The job's partitions are numbered by when
+// they joined, so a ledger, a cut or a schedule never depends on where rows come from.
+type Origin struct {
+	Topic     string `json:"topic"`
+	Partition int    `json:"partition"`
+	First     int64  `json:"first"` // offset of the first row that the job reads
+}
+
+// Origin returns where partition of the job is read: by default partition of the spec's topic,
+// from where the spec says.
+func (a *Assignment) Origin(partition int) Origin {
+	if partition < len(a.Origins) && a.Origins[partition].Topic != "" {
+		return a.Origins[partition]
+	}
+	o := Origin{Topic: a.Spec.Stream.Topic, Partition: partition}
+	if from := a.Spec.Stream.Offsets; partition < len(from) {
+		o.First = from[partition]
+	}
+	return o
 }
 
 // Owner is who holds something since when. The zero Owner is nobody.
