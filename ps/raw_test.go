@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func bits(v []float32) []uint32 {
+func bitsOf(v []float32) []uint32 {
 	out := make([]uint32, len(v))
 	for i, x := range v {
 		out[i] = math.Float32bits(x)
@@ -41,11 +41,11 @@ func TestRaw(t *testing.T) {
 			}
 			portable := make([]float32, n)
 			decode(portable, narrow)
-			if !slices.Equal(bits(valuesOf[float32](narrow)), bits(values)) || !slices.Equal(bits(portable), bits(values)) {
+			if !slices.Equal(bitsOf(valuesOf[float32](narrow)), bitsOf(values)) || !slices.Equal(bitsOf(portable), bitsOf(values)) {
 				t.Fatalf("%d values, shifted by %d: other bits came back", n, shift)
 			}
 			dst := make([]float32, 3, 64)
-			if got := copyValues(dst, narrow); !slices.Equal(bits(got), bits(values)) || n > 0 && &got[0] != &dst[0] {
+			if got := copyValues(dst, narrow); !slices.Equal(bitsOf(got), bitsOf(values)) || n > 0 && &got[0] != &dst[0] {
 				t.Fatalf("%d values: not copied in place", n)
 			}
 		}

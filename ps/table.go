@@ -41,6 +41,7 @@ type table struct {
 	epoch    uint32
 	images   int // captured images that are still being written
 	fresh    []float32
+	watchers []*dirty
 }
 
 // fallbackID is the id that ids without a row of their own share when a shard's table is full.
@@ -64,6 +65,13 @@ func (t *table) id(row int) uint64 { return t.pages[row/pageRows].ids[row%pageRo
 func (t *table) row(row int) []float32 {
 	at := row % pageRows * t.width
 	return t.pages[row/pageRows].data[at : at+t.width : at+t.width]
+}
+
+// track marks the rows that change from now on in d, until untrack.
+func (t *table) track(d *dirty) { t.watchers = append(t.watchers, d) }
+
+func (t *table) untrack(d *dirty) {
+	t.watchers = slices.DeleteFunc(t.watchers, func(w *dirty) bool { return w == d })
 }
 
 // find returns the row number of id, or -1.
@@ -176,8 +184,12 @@ func (t *table) grow() {
 	}
 }
 
-// writable returns a row for writing, copying its page first if an image holds it.
+// writable returns a row for writing: it marks the row as changed, and copies its page first
+// if an image holds it.
 func (t *table) writable(row int) []float32 {
+	for _, d := range t.watchers {
+		d.add(row)
+	}
 	p := t.pages[row/pageRows]
 	if p.epoch != t.epoch {
 		if t.images > 0 {

@@ -75,7 +75,7 @@ func same(img image, want map[uint64][]float32) string {
 	for ids, rows := range img.all() {
 		for i, id := range ids {
 			got++
-			if !slices.Equal(bits(rows[i*img.width:(i+1)*img.width]), bits(want[id])) {
+			if !slices.Equal(bitsOf(rows[i*img.width:(i+1)*img.width]), bitsOf(want[id])) {
 				return fmt.Sprintf("row %d is %v, want %v", id, rows[i*img.width:(i+1)*img.width], want[id])
 			}
 		}
@@ -134,7 +134,7 @@ func TestTableAndItsImages(t *testing.T) {
 					} else {
 						l.Init.Fill(want, seed, tidemill.Hash(l.Name), at, 0)
 					}
-					if !slices.Equal(bits(got), bits(want)) {
+					if !slices.Equal(bitsOf(got), bitsOf(want)) {
 						r.Fatalf("pull of %d is %v, want %v", id, got, want)
 					}
 				}
