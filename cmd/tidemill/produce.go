@@ -96,7 +96,7 @@ bool, text, timestamp.`,
 	fl.StringVar(&url, "stream-url", "", "nats://HOST:PORT of the stream (default: that of the node in --data-dir)")
 	dataDirFlag(cmd, &p.dataDir, "data directory of a node on this machine, to find its stream in")
 	securityFlags(cmd, &p.security)
-	fl.IntVar(&cfg.Partitions, "partitions", 0, "partitions of a topic that has to be made (default 1)")
+	fl.IntVar(&cfg.Partitions, "partitions", 0, "partitions of a topic that has to be made (default 1; see the command topic for more of an existing one)")
 	fl.StringVar(&cfg.KeyColumn, "key", "", "column whose equal values go to one partition (default: rows in turn)")
 	fl.Float64Var(&cfg.Rate, "rate", 0, "rows per second (default: as fast as the stream takes them)")
 	fl.StringVar(&schema, "schema", "", "file that says columns' types")

@@ -22,7 +22,8 @@ type Config struct {
 	// Partitions of a topic that has to be made; 0 means 1, or what an existing one has.
 	Partitions int
 	// KeyColumn, when given, sends rows of equal value in that column to one partition, by a
-	// hash. Without it row i goes to partition i mod P.
+	// hash. Without it row i goes to partition i mod P. P is the topic's number of partitions
+	// when the input was begun, also for a later run that goes on with it after the topic grew.
 	KeyColumn string
 	// ID names the input, so that a later run with the same ID and input goes on where this
 	// one ended. "" means the hash of each file's content, with the settings that number its

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -48,7 +49,7 @@ type runner struct {
 	began  time.Time
 
 	in   *input
-	from []int64 // per partition, the first input row that is not there yet
+	from []int64 // per partition that rows are dealt to, the first input row that is not there yet
 }
 
 // file produces the i-th input.
@@ -76,11 +77,11 @@ func (r *runner) file(ctx context.Context, i int) (err error) {
 	if err := r.prepare(ctx, rs.Schema()); err != nil {
 		return err
 	}
-	deal, err := newDealer(rs.Schema(), r.info.Partitions, r.cfg.KeyColumn)
-	if err != nil {
+	if err := r.resume(ctx); err != nil {
 		return err
 	}
-	if err := r.resume(ctx); err != nil {
+	deal, err := newDealer(rs.Schema(), len(r.from), r.cfg.KeyColumn)
+	if err != nil {
 		return err
 	}
 	for {
@@ -179,22 +180,48 @@ func (r *runner) prepare(ctx context.Context, schema *arrow.Schema) error {
 	}
 }
 
-// resume asks each partition how far the input is there.
+// resume asks each partition how far the input is there. An input that was begun before the
+// topic grew goes on over as many partitions as it was begun with: which partition a row
+// belongs to must not change between two runs. The number is part of the keys of inputs that
+// are begun after the topic has grown.
 func (r *runner) resume(ctx context.Context) error {
+	prefix := r.in.prefix
+	sizes := append(slices.Clone(r.info.Former), r.info.Partitions)
+	for i := len(sizes) - 1; i >= 0; i-- {
+		r.in.prefix = prefix
+		if i > 0 {
+			r.in.prefix = fmt.Sprintf("%s:of=%d", prefix, sizes[i])
+		}
+		begun, err := r.begun(ctx, sizes[i])
+		if begun || err != nil {
+			return err
+		}
+	}
+	// New here: over all partitions.
 	r.from = make([]int64, r.info.Partitions)
+	if len(sizes) > 1 {
+		r.in.prefix = fmt.Sprintf("%s:of=%d", prefix, r.info.Partitions)
+	}
+	return nil
+}
+
+// begun reads how far the input is in each of n partitions, and reports whether it is at all.
+func (r *runner) begun(ctx context.Context, n int) (begun bool, err error) {
+	r.from = make([]int64, n)
 	for p := range r.from {
 		key, err := r.topic.LastKey(ctx, p, r.in.prefix)
 		if err != nil {
-			return err
+			return false, err
 		}
 		if key == "" {
 			continue
 		}
+		begun = true
 		if _, r.from[p], err = source.ParseKey(key); err != nil {
-			return err
+			return false, err
 		}
 	}
-	return nil
+	return begun, nil
 }
 
 // chunk is how many rows to read for the next appends.

@@ -94,7 +94,11 @@ func CheckPartitions(topic string, n int) error {
 // partitions than want; 0 means whatever it has.
 func CheckExisting(topic string, has, want int) error {
 	if want != 0 && has != want {
-		return tidemill.Invalid("topic %q has %d partitions, not %d", "keep its number, or use another topic", topic, has, want)
+		remedy := "keep its number, or use another topic"
+		if want > has {
+			remedy = "raise its number with `tidemill topic " + topic + " --partitions " + strconv.Itoa(want) + "`"
+		}
+		return tidemill.Invalid("topic %q has %d partitions, not %d", remedy, topic, has, want)
 	}
 	return nil
 }
@@ -119,9 +123,20 @@ func CheckOffset(topic string, p int, offset, first, next int64) error {
 	return nil
 }
 
-// CheckCut returns tidemill.ErrInvalid unless cut has an offset for each of n partitions.
+// CheckGrow returns tidemill.ErrInvalid unless a topic of has partitions may grow to want.
+func CheckGrow(topic string, has, want int) error {
+	if err := CheckPartitions(topic, want); err != nil {
+		return err
+	}
+	if want < has {
+		return tidemill.Invalid("topic %q has %d partitions, and %d are fewer", "partitions can only be added", topic, has, want)
+	}
+	return nil
+}
+
+// CheckCut returns tidemill.ErrInvalid unless cut has offsets for at most n partitions.
 func CheckCut(topic string, cut tidemill.Cut, n int) error {
-	if len(cut) != n {
+	if len(cut) > n {
 		return tidemill.Invalid("topic %q has %d partitions and the cut %d", "give one offset per partition", topic, n, len(cut))
 	}
 	for p, o := range cut {

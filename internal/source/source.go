@@ -33,6 +33,9 @@ type Stream interface {
 type Info struct {
 	Name       string
 	Partitions int
+	// Former holds the numbers of partitions that the topic had before it grew, oldest first;
+	// nil when it never did.
+	Former []int
 	// Identity changes when the topic is deleted and made again; a restore compares it.
 	Identity string
 	Schema   *arrow.Schema
@@ -45,6 +48,11 @@ type Topic interface {
 	Info(ctx context.Context) (Info, error)
 	// Evolve adds nullable columns at the end. Anything else is refused with ErrInvalid.
 	Evolve(ctx context.Context, schema *arrow.Schema) error
+	// Grow raises the number of partitions; the new ones begin at offset 0. The present number
+	// changes nothing, a lower one is refused with ErrInvalid, and ErrDenied says that this
+	// topic cannot grow. Other open topics, of this process or another, know of the new
+	// partitions once their Info has said so.
+	Grow(ctx context.Context, partitions int) error
 	// Append adds rows to a partition and returns their offsets once they are durable. A row
 	// set is appended whole or not at all. key, when not empty, makes the append idempotent:
 	// appending the same key again, at any time, adds nothing and returns the first call's
@@ -58,7 +66,8 @@ type Topic interface {
 	// OffsetAt returns the first offset appended at or after t.
 	OffsetAt(ctx context.Context, partition int, t time.Time) (int64, error)
 	// Retain promises that rows below the cut are no longer needed by the named holder (a
-	// job); rows that some holder still needs are never dropped. A nil cut releases the holder.
+	// job); rows that some holder still needs are never dropped. A nil cut releases the holder;
+	// one that is shorter than the topic has partitions needs every row of the others.
 	Retain(ctx context.Context, holder string, cut tidemill.Cut) error
 	Close() error
 }

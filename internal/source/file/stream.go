@@ -241,6 +241,14 @@ func (t *topic) OffsetAt(ctx context.Context, p int, at time.Time) (int64, error
 	return 0, nil
 }
 
+// Grow implements source.Topic by refusing: a file is a partition.
+func (t *topic) Grow(_ context.Context, partitions int) error {
+	if err := source.CheckGrow(t.name, len(t.files), partitions); err != nil || partitions == len(t.files) {
+		return err
+	}
+	return readOnly(fmt.Sprintf("add partitions to topic %q", t.name))
+}
+
 // Retain implements source.Topic: files keep everything.
 func (t *topic) Retain(ctx context.Context, holder string, cut tidemill.Cut) error {
 	if err := source.CheckName("holder", holder); err != nil || cut == nil {

@@ -23,6 +23,7 @@ type topic struct {
 	schema  *arrow.Schema
 	fitter  *rows.Fitter
 	parts   []*partition
+	former  []int // numbers of partitions before it grew
 	holders map[string]tidemill.Cut
 	wake    chan struct{} // closed and replaced when rows arrive or the topic dies
 	dead    error
@@ -76,7 +77,7 @@ func (t *topic) Info(ctx context.Context) (source.Info, error) {
 	if t.dead != nil {
 		return source.Info{}, t.dead
 	}
-	in := source.Info{Name: t.name, Partitions: len(t.parts), Identity: t.identity, Schema: t.schema}
+	in := source.Info{Name: t.name, Partitions: len(t.parts), Former: slices.Clone(t.former), Identity: t.identity, Schema: t.schema}
 	for _, p := range t.parts {
 		in.First, in.Next = append(in.First, p.first), append(in.Next, p.next)
 	}
@@ -96,6 +97,23 @@ func (t *topic) Evolve(ctx context.Context, schema *arrow.Schema) error {
 	}
 	if next != t.schema {
 		t.schema, t.fitter = next, rows.NewFitter(next, t.s.cfg.Mem)
+	}
+	return nil
+}
+
+// Grow implements source.Topic.
+func (t *topic) Grow(ctx context.Context, partitions int) error {
+	t.s.mu.Lock()
+	defer t.s.mu.Unlock()
+	if t.dead != nil {
+		return t.dead
+	}
+	if err := source.CheckGrow(t.name, len(t.parts), partitions); err != nil || len(t.parts) == partitions {
+		return err
+	}
+	t.former = append(t.former, len(t.parts))
+	for len(t.parts) < partitions {
+		t.parts = append(t.parts, &partition{keys: make(map[string]*keyLog)})
 	}
 	return nil
 }
@@ -244,8 +262,12 @@ func (t *topic) Retain(ctx context.Context, holder string, cut tidemill.Cut) err
 		return err
 	}
 	for i, p := range t.parts {
-		if cut[i] < p.first {
-			return source.Dropped(t.name, i, cut[i], p.first)
+		from := int64(0)
+		if i < len(cut) {
+			from = cut[i]
+		}
+		if from < p.first {
+			return source.Dropped(t.name, i, from, p.first)
 		}
 	}
 	t.holders[holder] = cut.Clone()

@@ -18,6 +18,7 @@ import (
 type record struct {
 	Identity   string       `json:"identity"`
 	Partitions int          `json:"partitions"`
+	Former     []int        `json:"former,omitempty"` // numbers of partitions before it grew, oldest first
 	State      string       `json:"state"`
 	Schemas    []schemaEdit `json:"schemas"` // oldest first; the last one is current
 	// Floor is the lowest offset that may still be held per partition. It rises before rows
@@ -30,9 +31,10 @@ type schemaEdit struct {
 	Schema      []byte `json:"schema"`      // an Arrow IPC schema message
 }
 
-// States of a topic. Whoever finds one that is being made or deleted finishes it.
+// States of a topic. Whoever finds one that is being made, grown or deleted finishes it.
 const (
 	stateMaking   = "making"
+	stateGrowing  = "growing" // the last of Former is what can be used already
 	stateReady    = "ready"
 	stateDeleting = "deleting"
 )

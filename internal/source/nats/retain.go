@@ -35,7 +35,7 @@ func (t *topic) Retain(ctx context.Context, holder string, cut tidemill.Cut) err
 		}
 		return nil
 	}
-	if err := source.CheckCut(t.name, cut, len(t.parts)); err != nil {
+	if err := source.CheckCut(t.name, cut, len(t.partitions())); err != nil {
 		return err
 	}
 	b, err := json.Marshal(cut)
@@ -56,7 +56,7 @@ func (t *topic) Retain(ctx context.Context, holder string, cut tidemill.Cut) err
 		}
 		return err
 	}
-	for _, p := range t.parts {
+	for _, p := range t.partitions() {
 		if err := p.relieve(ctx); err != nil {
 			return err
 		}
@@ -70,16 +70,21 @@ func (t *topic) checkFloor(ctx context.Context, cut tidemill.Cut) error {
 	if err != nil {
 		return err
 	}
+	parts := t.partitions()
 	for p, floor := range r.Floor {
-		if cut[p] >= floor {
+		from := int64(0)
+		if p < len(cut) {
+			from = cut[p]
+		}
+		if from >= floor || p >= len(parts) {
 			continue
 		}
-		b, err := t.parts[p].bounds(ctx)
+		b, err := parts[p].bounds(ctx)
 		if err != nil {
 			return err
 		}
-		if cut[p] < b.firstOffset {
-			return source.Dropped(t.name, p, cut[p], b.firstOffset)
+		if from < b.firstOffset {
+			return source.Dropped(t.name, p, from, b.firstOffset)
 		}
 	}
 	return nil
@@ -162,11 +167,15 @@ func (p *partition) floor(ctx context.Context) (floor int64, ok bool, err error)
 	floor = -1
 	for key, value := range all {
 		var cut tidemill.Cut
-		if err := json.Unmarshal(value, &cut); err != nil || p.p >= len(cut) {
+		if err := json.Unmarshal(value, &cut); err != nil {
 			return 0, false, fmt.Errorf("the cut of holder %q cannot be read: %w", unescape(key[strings.LastIndexByte(key, '.')+1:]), tidemill.ErrCorrupt)
 		}
-		if floor < 0 || cut[p.p] < floor {
-			floor = cut[p.p]
+		from := int64(0) // a holder from before the topic grew needs all of this partition
+		if p.p < len(cut) {
+			from = cut[p.p]
+		}
+		if floor < 0 || from < floor {
+			floor = from
 		}
 	}
 	return floor, len(all) > 0, nil
@@ -213,7 +222,7 @@ func (p *partition) raiseFloor(ctx context.Context, floor int64) error {
 		if err != nil {
 			return err
 		}
-		if len(r.Floor) != r.Partitions {
+		if len(r.Floor) < r.Partitions {
 			r.Floor = append(slices.Clone(r.Floor), make(tidemill.Cut, r.Partitions-len(r.Floor))...)
 		}
 		if r.Floor[p.p] >= floor {

@@ -117,7 +117,8 @@ func (s *Stream) Create(ctx context.Context, name string, partitions int, schema
 	}
 }
 
-// finish makes the partitions of a topic whose record says that they are being made.
+// finish makes the partitions of a topic whose record says that they are being made; those
+// that are there already stay as they are.
 func (s *Stream) finish(ctx context.Context, name string, r record, rev uint64) (record, error) {
 	if r.State == stateReady {
 		return r, nil
@@ -218,21 +219,11 @@ func (s *Stream) handle(ctx context.Context, name string, r record) (*topic, err
 	s.mu.Unlock()
 	if t != nil && t.identity == r.Identity {
 		t.learn(byPrint, current)
-		return t, nil
+		return t, t.extend(ctx, r)
 	}
-	t = &topic{s: s, name: name, identity: r.Identity, parts: make([]*partition, r.Partitions)}
-	for p := range t.parts {
-		st, err := s.js.Stream(ctx, streamName(name, p))
-		if errors.Is(err, jetstream.ErrStreamNotFound) {
-			return nil, fmt.Errorf("partition %d of topic %q is missing from the server; if its store was damaged, look for what was moved aside: %w", p, name, tidemill.ErrCorrupt)
-		}
-		if err != nil {
-			return nil, wrap(err, "open partition %d of topic %q", p, name)
-		}
-		if got := st.CachedInfo().Config.Metadata[metaIdentity]; got != r.Identity {
-			return nil, fmt.Errorf("partition %d of topic %q belongs to another topic of that name: %w", p, name, tidemill.ErrCorrupt)
-		}
-		t.parts[p] = newPartition(t, p, st)
+	t = &topic{s: s, name: name, identity: r.Identity}
+	if err := t.extend(ctx, r); err != nil {
+		return nil, err
 	}
 	t.learn(byPrint, current)
 	s.mu.Lock()
@@ -264,7 +255,7 @@ func (s *Stream) Topics(ctx context.Context) ([]string, error) {
 	names := make([]string, 0, len(all))
 	for key, value := range all {
 		var r record
-		if json.Unmarshal(value, &r) == nil && r.State == stateReady {
+		if json.Unmarshal(value, &r) == nil && (r.State == stateReady || r.State == stateGrowing) {
 			names = append(names, unescape(strings.TrimPrefix(key, "t.")))
 		}
 	}

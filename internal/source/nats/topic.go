@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tidemill/tidemill"
@@ -20,9 +22,10 @@ type topic struct {
 	s        *Stream
 	name     string
 	identity string
-	parts    []*partition
 
 	mu      sync.Mutex
+	parts   []*partition             // guarded by mu; they only grow
+	former  []int                    // guarded by mu; numbers of partitions before they did
 	schemas map[uint64]*arrow.Schema // guarded by mu; every version known
 	current *arrow.Schema            // guarded by mu; the newest known
 	print   uint64                   // guarded by mu; its fingerprint
@@ -56,6 +59,87 @@ func (t *topic) fit() (*rows.Fitter, uint64) {
 	return t.fitter, t.print
 }
 
+// partitions returns those known. The caller must not change the slice.
+func (t *topic) partitions() []*partition {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.parts
+}
+
+func (t *topic) grown() []int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Clone(t.former)
+}
+
+// extend opens the partitions of r that are not known yet and can be used.
+func (t *topic) extend(ctx context.Context, r record) error {
+	n := r.Partitions
+	if r.State == stateGrowing && len(r.Former) > 0 {
+		n = r.Former[len(r.Former)-1]
+	}
+	known := t.partitions()
+	if n <= len(known) {
+		return nil
+	}
+	parts := slices.Clone(known)
+	for p := len(parts); p < n; p++ {
+		st, err := t.s.js.Stream(ctx, streamName(t.name, p))
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			return fmt.Errorf("partition %d of topic %q is missing from the server; if its store was damaged, look for what was moved aside: %w", p, t.name, tidemill.ErrCorrupt)
+		}
+		if err != nil {
+			return wrap(err, "open partition %d of topic %q", p, t.name)
+		}
+		if got := st.CachedInfo().Config.Metadata[metaIdentity]; got != t.identity {
+			return fmt.Errorf("partition %d of topic %q belongs to another topic of that name: %w", p, t.name, tidemill.ErrCorrupt)
+		}
+		parts = append(parts, newPartition(t, p, st))
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	// Another caller may have been quicker: its partitions are in use.
+	for p := len(t.parts); p < n; p++ {
+		t.parts = append(t.parts[:p:p], parts[p])
+	}
+	t.former = r.Former
+	if r.State == stateGrowing {
+		t.former = r.Former[:max(0, len(r.Former)-1)]
+	}
+	return nil
+}
+
+// Grow implements source.Topic. The record says first that the topic grows, so that whoever
+// comes after a crash finishes it.
+func (t *topic) Grow(ctx context.Context, partitions int) error {
+	for {
+		r, rev, err := t.record(ctx)
+		if err != nil {
+			return err
+		}
+		if err := source.CheckGrow(t.name, r.Partitions, partitions); err != nil {
+			return err
+		}
+		if partitions > r.Partitions {
+			if r.State == stateReady {
+				r.Former = append(r.Former, r.Partitions)
+			}
+			r.Partitions, r.State = partitions, stateGrowing
+			if rev, err = t.s.store(ctx, t.name, r, rev); errors.Is(err, tidemill.ErrConflict) {
+				continue
+			} else if err != nil {
+				return err
+			}
+		}
+		if r, err = t.s.finish(ctx, t.name, r, rev); errors.Is(err, tidemill.ErrConflict) {
+			continue
+		} else if err != nil {
+			return err
+		}
+		return t.extend(ctx, r)
+	}
+}
+
 // schemaOf returns the schema of a fingerprint, reading the record again when it is new.
 func (t *topic) schemaOf(ctx context.Context, print uint64) (*arrow.Schema, error) {
 	known := func() *arrow.Schema {
@@ -86,7 +170,7 @@ func (t *topic) refresh(ctx context.Context) error {
 		return fmt.Errorf("topic %q: %w", t.name, err)
 	}
 	t.learn(byPrint, current)
-	return nil
+	return t.extend(ctx, r)
 }
 
 // record reads the topic's record, which must still be this topic's.
@@ -115,13 +199,14 @@ func (t *topic) Info(ctx context.Context) (source.Info, error) {
 	if err := t.refresh(ctx); err != nil {
 		return source.Info{}, err
 	}
+	parts := t.partitions()
 	in := source.Info{
-		Name: t.name, Partitions: len(t.parts), Identity: t.identity, Schema: t.schema(),
-		First: make(tidemill.Cut, len(t.parts)), Next: make(tidemill.Cut, len(t.parts)),
+		Name: t.name, Partitions: len(parts), Former: t.grown(), Identity: t.identity, Schema: t.schema(),
+		First: make(tidemill.Cut, len(parts)), Next: make(tidemill.Cut, len(parts)),
 	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(8)
-	for i, p := range t.parts {
+	for i, p := range parts {
 		g.Go(func() (err error) {
 			b, err := p.bounds(gctx)
 			in.First[i], in.Next[i] = b.firstOffset, b.next
@@ -170,10 +255,11 @@ func (t *topic) Evolve(ctx context.Context, schema *arrow.Schema) error {
 }
 
 func (t *topic) partition(p int) (*partition, error) {
-	if err := errors.Join(t.s.check(), source.CheckPartition(t.name, p, len(t.parts))); err != nil {
+	parts := t.partitions()
+	if err := errors.Join(t.s.check(), source.CheckPartition(t.name, p, len(parts))); err != nil {
 		return nil, err
 	}
-	return t.parts[p], nil
+	return parts[p], nil
 }
 
 // LastKey implements source.Topic.

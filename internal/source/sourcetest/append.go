@@ -118,7 +118,7 @@ func testRefusals(e *env) {
 		_, err = t.Reader(e.ctx, 0, off)
 		e.is(err, tidemill.ErrInvalid)
 	}
-	e.is(t.Retain(e.ctx, "job", tidemill.Cut{0}), tidemill.ErrInvalid)
+	e.is(t.Retain(e.ctx, "job", tidemill.Cut{0, 0, 0}), tidemill.ErrInvalid)
 	e.is(t.Retain(e.ctx, "a/b", tidemill.Cut{0, 0}), tidemill.ErrInvalid)
 	in, err := t.Info(e.ctx)
 	e.must(err)

@@ -114,6 +114,7 @@ func testFullRetain(e *env) {
 	_, err = t.Reader(e.ctx, 0, 0)
 	e.is(err, tidemill.ErrInvalid)
 	e.is(t.Retain(e.ctx, "late", tidemill.Cut{0}), tidemill.ErrNotFound)
+	e.is(t.Retain(e.ctx, "late", tidemill.Cut{}), tidemill.ErrNotFound)
 	// Keys are remembered although their rows are gone.
 	if r := e.append(t, 0, 0, 8, "other/8"); r != (tidemill.Range{First: 0, Next: 8}) {
 		e.Fatalf("a key whose rows were dropped: %v", r)

@@ -49,11 +49,13 @@ func Run(t *testing.T, open Open, opts Options) {
 		{"PositionAndBuffered", testPosition},
 		{"OffsetAt", testOffsetAt},
 		{"Retain", testRetain},
+		{"Grow", testGrow},
 		{"Deleted", testDeleted},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.f(newEnv(t, open)) })
 	}
 	if opts.Reopen != nil {
+		t.Run("ReopenGrown", func(t *testing.T) { testReopenGrown(newEnv(t, open), opts.Reopen) })
 		t.Run("Reopen", func(t *testing.T) { testReopen(newEnv(t, open), opts.Reopen) })
 	}
 	if opts.Full != nil {
