@@ -26,11 +26,14 @@ const (
 	VerbResume    = "resume"    //
 	VerbCancel    = "cancel"    //
 	VerbFinish    = "finish"    // a last snapshot, then finished
-	VerbSavepoint = "savepoint" // a snapshot now
+	VerbSavepoint = "savepoint" // label, why: a snapshot now, kept by name
 	VerbVersions  = "versions"  // model, evidence
 	VerbExplain   = "explain"   // model, version ("" or "champion": what serves)
 	VerbPromote   = "promote"   // model, version, why
 	VerbRollback  = "rollback"  // model, version ("": the one before), why
+
+	VerbSavepoints      = "savepoints"       // those of a job
+	VerbDeleteSavepoint = "delete-savepoint" // label
 )
 
 // Command carries out a verb on a job (or on args["model"]) in the name of args["by"], and
@@ -72,8 +75,14 @@ func (t *Trainer) command(ctx context.Context, job, verb string, args map[string
 		return t.Status(ctx, job)
 	case VerbMembers:
 		return t.Members(ctx)
-	case VerbPause, VerbResume, VerbCancel, VerbFinish, VerbSavepoint:
+	case VerbPause, VerbResume, VerbCancel, VerbFinish:
 		return t.control(ctx, job, verb, args["by"])
+	case VerbSavepoint:
+		return t.savepoint(ctx, job, args["label"], args["by"], args["why"])
+	case VerbSavepoints:
+		return t.Savepoints(ctx, job)
+	case VerbDeleteSavepoint:
+		return t.deleteSavepoint(ctx, job, args["label"])
 	case VerbVersions:
 		return t.Versions(ctx, args["model"], args["evidence"] == "true")
 	case VerbExplain:
@@ -181,10 +190,6 @@ func (t *Trainer) control(ctx context.Context, job, verb, by string) (JobStatus,
 		return JobStatus{}, err
 	}
 	want := ""
-	before, err := t.Status(ctx, job)
-	if err != nil {
-		return JobStatus{}, err
-	}
 	switch verb {
 	case VerbPause:
 		want = tidemill.JobPaused
@@ -198,18 +203,13 @@ func (t *Trainer) control(ctx context.Context, job, verb, by string) (JobStatus,
 	case VerbFinish:
 		want = tidemill.JobFinished
 		r.post(Event{Kind: Stop, Final: want})
-	case VerbSavepoint:
-		if before.Examples == before.SnapshotExamples {
-			return before, nil
-		}
-		r.post(Event{Kind: Due})
 	}
 	for {
 		st, err := t.Status(ctx, job)
 		if err != nil {
 			return st, err
 		}
-		if want != "" && st.State == want || want == "" && st.Snapshot > before.Snapshot || isTerminal(st.State) {
+		if st.State == want || isTerminal(st.State) {
 			return st, nil
 		}
 		sleep(ctx, 50*time.Millisecond)

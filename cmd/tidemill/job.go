@@ -24,7 +24,9 @@ var jobVerbs = []struct{ name, what string }{
 	{"pause", "stop training; the state stays"},
 	{"resume", "go on after a pause"},
 	{"finish", "a last snapshot, then end"},
-	{"savepoint", "take a snapshot now"},
+	{"savepoint", "take a snapshot now and keep it, as LABEL (default snapshot-N), until it is deleted"},
+	{"savepoints", "list what is kept"},
+	{"delete-savepoint", "let go what LABEL keeps"},
 	{"cancel", "end without a last snapshot"},
 }
 
@@ -38,24 +40,26 @@ type until struct {
 
 func newJob(a *app) *cobra.Command {
 	var (
-		p peer
-		u until
+		p   peer
+		u   until
+		why string
 	)
 	var verbs []string
 	long := &strings.Builder{}
 	fmt.Fprint(long, "Look at a job or act on it. VERB is one of\n\n")
 	for _, v := range jobVerbs {
 		verbs = append(verbs, v.name)
-		fmt.Fprintf(long, "  %-10s %s\n", v.name, v.what)
+		fmt.Fprintf(long, "  %-16s %s\n", v.name, v.what)
 	}
 	cmd := &cobra.Command{
-		Use:   "job NAME [VERB]",
+		Use:   "job NAME [VERB [LABEL]]",
 		Short: "Show, watch, pause, resume, finish or cancel a job",
 		Long:  strings.TrimRight(long.String(), "\n"),
 		Example: `  tidemill job clicks
   tidemill job clicks watch
-  tidemill job clicks wait --state finished --timeout 10m`,
-		Args: args(1, 2, "NAME"),
+  tidemill job clicks wait --state finished --timeout 10m
+  tidemill job clicks savepoint before-holidays --why "known good"`,
+		Args: args(1, 3, "NAME"),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			verb := "show"
 			if len(given) > 1 {
@@ -71,11 +75,18 @@ func newJob(a *app) *cobra.Command {
 			if err := u.validate(); err != nil {
 				return err
 			}
+			label, err := labelOf(verb, given)
+			if err != nil {
+				return err
+			}
 			c, err := p.connect()
 			if err != nil {
 				return err
 			}
 			defer c.close()
+			if strings.Contains(verb, "savepoint") {
+				return a.savepoint(cmd.Context(), c, given[0], verb, label, why)
+			}
 			return a.job(cmd.Context(), c, given[0], verb, u)
 		},
 	}
@@ -84,6 +95,7 @@ func newJob(a *app) *cobra.Command {
 	cmd.Flags().Int64Var(&u.examples, "examples", 0, "wait: until so many examples are trained")
 	cmd.Flags().Int64Var(&u.champion, "champion", 0, "wait: until this version, or a later one, serves")
 	cmd.Flags().DurationVar(&u.timeout, "timeout", 0, "wait: fail after so long (default: never)")
+	cmd.Flags().StringVar(&why, "why", "", "savepoint: a reason, kept with it")
 	_ = cmd.RegisterFlagCompletionFunc("state", cobra.FixedCompletions(jobStates, cobra.ShellCompDirectiveNoFileComp))
 	cmd.ValidArgsFunction = func(cmd *cobra.Command, given []string, _ string) ([]string, cobra.ShellCompDirective) {
 		if len(given) == 1 {
