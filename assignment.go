@@ -16,7 +16,8 @@ type Assignment struct {
 	Lineage    string `json:"lineage"`
 	Leader     Member `json:"leader"`
 	// Where everyone stands when the generation begins: snapshot number Snapshot (0: the
-	// initial state), its cut, and the rounds and examples before it.
+	// initial state), its cut, and the rounds and examples before it. The cut has an entry for
+	// every partition: one that joined after the snapshot begins at its origin's First.
 	Snapshot int64 `json:"snapshot"`
 	Cut      Cut   `json:"cut"`
 	Round    int64 `json:"round"`
@@ -39,7 +40,16 @@ type Origin struct {
 	Topic     string `json:"topic"`
 	Partition int    `json:"partition"`
 	First     int64  `json:"first"` // offset of the first row that the job reads
+	// Round is the first in which the partition takes part, so that a job that goes back to a
+	// cut before it forms the same rounds again; 0: from the start, or staleness is not 0.
+	Round int64 `json:"round,omitempty"`
+	// End, when not 0, is the offset at which a bounded job has read all of it. A partition of
+	// the spec's topic ends where the spec says.
+	End int64 `json:"end,omitempty"`
 }
+
+// SameLog reports whether o and p name the same log, wherever they begin to read it.
+func (o Origin) SameLog(p Origin) bool { return o.Topic == p.Topic && o.Partition == p.Partition }
 
 // Origin returns where partition of the job is read: by default partition of the spec's topic,
 // from where the spec says.
@@ -51,7 +61,21 @@ func (a *Assignment) Origin(partition int) Origin {
 	if from := a.Spec.Stream.Offsets; partition < len(from) {
 		o.First = from[partition]
 	}
+	if end := a.Spec.Train.End; partition < len(end) {
+		o.End = end[partition]
+	}
 	return o
+}
+
+// Routes numbers the map of shards to their owners: it is the Seq at which a shard last changed
+// hands, and 0 before any has an owner. Requests about shards name the map that they were made
+// under.
+func (a *Assignment) Routes() uint64 {
+	var r uint64
+	for _, o := range a.Shards {
+		r = max(r, o.Epoch)
+	}
+	return r
 }
 
 // Owner is who holds something since when. The zero Owner is nobody.

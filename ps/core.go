@@ -16,6 +16,7 @@ import (
 type Core struct {
 	staleness  int
 	generation uint64 // 0: no assignment yet
+	seq        uint64 // of the newest assignment
 	ready      bool   // restored to the generation's cut
 	round      int64  // last round applied (staleness 0)
 	examples   int64  // applied so far, over all partitions
@@ -52,7 +53,8 @@ type EventKind uint8
 
 // Events.
 const (
-	// Assign: a newer assignment was read: Generation, Partitions (their epochs).
+	// Assign: a newer assignment was read: Seq, Generation, Epochs by partition, and Cut, where
+	// the generation begins; a partition that has joined since begins there too.
 	Assign EventKind = iota + 1
 	// Restored: the runner stands at Cut, Round and Examples of Generation.
 	Restored
@@ -81,6 +83,7 @@ type Event struct {
 	Examples   int64
 	Cut        tidemill.Cut
 	Epochs     []uint64 // Assign: by partition
+	Seq        uint64
 	Payload    any
 }
 
@@ -175,9 +178,15 @@ func (c *Core) assign(ev *Event) {
 	if ev.Generation < c.generation {
 		return
 	}
+	c.seq = max(c.seq, ev.Seq)
 	if ev.Generation == c.generation {
-		for p, e := range ev.Epochs {
+		for p := len(c.ledger); p < len(ev.Epochs); p++ {
 			c.grow(p)
+			if p < len(ev.Cut) {
+				c.ledger[p] = mark{floor: ev.Cut[p], next: ev.Cut[p]}
+			}
+		}
+		for p, e := range ev.Epochs {
 			c.epochs[p] = max(c.epochs[p], e)
 		}
 		return
@@ -251,8 +260,12 @@ func (c *Core) admit(ev *Event) bool {
 	return true
 }
 
-// has refuses a partition that the job does not have.
+// has refuses a partition that the job does not have, or not as far as is known here.
 func (c *Core) has(ev *Event) bool {
+	if ev.Partition >= len(c.ledger) && ev.Epoch > c.seq {
+		c.refuse(ev.ID, tidemill.ErrNotReady, "partition %d has joined the job at %d, the newest assignment here is %d", ev.Partition, ev.Epoch, c.seq)
+		return false
+	}
 	if ev.Partition < 0 || ev.Partition >= len(c.ledger) {
 		c.refuse(ev.ID, tidemill.ErrInvalid, "partition %d of %d", ev.Partition, len(c.ledger))
 		return false

@@ -94,6 +94,7 @@ func play(t *testing.T, c *Core, line string, out *strings.Builder) *Core {
 	ev := &Event{
 		ID: uint64(num("id", 0)), Generation: uint64(num("gen", 1)), Partition: int(num("part", 0)), Epoch: uint64(num("epoch", 1)),
 		Round: num("round", 0), Floor: num("floor", 0), Examples: num("examples", 0), Cut: list("cut"),
+		Seq: uint64(num("seq", 1)),
 	}
 	for _, p := range list("members") {
 		ev.Members = append(ev.Members, int(p))

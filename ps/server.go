@@ -113,7 +113,7 @@ func (s *Server) assign(ctx context.Context, a tidemill.Assignment) {
 			s.restore(ctx, j, a)
 		}()
 	}
-	j.step(&Event{Kind: Assign, Generation: a.Generation, Epochs: epochs})
+	j.step(&Event{Kind: Assign, Seq: a.Seq, Generation: a.Generation, Epochs: epochs, Cut: a.Cut})
 }
 
 // restore loads this member's shards as of the assignment's snapshot and installs them,

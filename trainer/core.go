@@ -20,9 +20,11 @@ type Core struct {
 	writing bool                // an assignment is on its way to the records
 	dirty   bool                // another one is needed after it
 
-	workers map[string]int // alive, with slots
-	ps      []string       // alive, sorted
-	psIDs   []string       // those that own shards
+	workers map[string]int  // alive and staying, with slots
+	ps      []string        // alive and staying, sorted
+	leaving map[string]bool // alive, and not to own anything for longer than need be
+	psIDs   []string        // those that own shards
+	plan    plan            // what changes at the next quiet point
 
 	parts   []part
 	partsOf uint64 // the generation that parts are of
@@ -33,7 +35,6 @@ type Core struct {
 	number  int64           // next number in the snapshot chain
 	wanted  bool            // a cut was asked for
 	bar     *barrier
-	spread  bool // a ps waits for shards: change owners at the next cut
 	paused  bool
 	deposed bool
 	ending  string // terminal state to reach after the next cut
@@ -75,14 +76,14 @@ type part struct {
 }
 
 type barrier struct {
-	number   int64
-	cut      tidemill.Cut
-	round    int64
-	marked   map[string]bool
-	written  map[string]bool
-	sched    tidemill.Rounds
-	commits  bool
-	handover bool // owners change once it is committed
+	number  int64
+	cut     tidemill.Cut
+	round   int64
+	marked  map[string]bool
+	written map[string]bool
+	sched   tidemill.Rounds
+	commits bool
+	spread  bool // owners change once it is committed
 }
 
 // EventKind says what happened.
@@ -97,7 +98,8 @@ const (
 	// Assignment's Snapshot, Cut, Round, Examples and Generation say where to go back to and
 	// the largest generation found anywhere.
 	Recovered
-	// Members: who holds a session lease now: Workers (with slots) and PS.
+	// Members: who holds a session lease now: Workers (with slots), PS, and those of either
+	// that are Leaving.
 	Members
 	// Assigned: the record was written. NotAssigned: somebody else wrote it; this trainer no
 	// longer leads.
@@ -119,6 +121,9 @@ const (
 	Pause
 	Resume
 	Stop
+	// Grow adds partitions that read Origins to the job. One that the job reads already is
+	// ignored, so the event may be repeated; until an assignment lists it, it should be.
+	Grow
 )
 
 // Event is one input of the core. Fields that a kind does not name are ignored.
@@ -129,6 +134,8 @@ type Event struct {
 	Member     string
 	Workers    map[string]int
 	PS         []string
+	Leaving    map[string]bool // Members: alive, in neither list, and about to go
+	Origins    []tidemill.Origin
 	Report     wire.Report
 	Final      string
 	Reason     string        // Pause, Stop: why, for people
@@ -252,6 +259,8 @@ func (c *Core) Step(ev *Event) []Effect {
 	case Stop:
 		c.asg.Reason = ev.Reason
 		c.stop(ev.Final)
+	case Grow:
+		c.plan.grow = append(c.plan.grow, ev.Origins...)
 	}
 	if c.phase == phaseRunning {
 		c.schedule()
@@ -288,7 +297,11 @@ func (c *Core) recovered(ev *Event) {
 	r := &ev.Assignment
 	c.number = ev.Number
 	c.asg.Generation = max(c.asg.Generation, r.Generation) + 1
+	n := c.count()
 	c.asg.Snapshot, c.asg.Cut, c.asg.Round, c.asg.Examples = r.Snapshot, r.Cut.Clone(), r.Round, r.Examples
+	for p := len(c.asg.Cut); p < n; p++ { // those that joined after the cut begin again
+		c.asg.Cut = append(c.asg.Cut, c.asg.Origin(p).First)
+	}
 	c.round = r.Round + 1
 	c.phase = phaseAssigning
 	// Shards may only move when everything is restored anyway.
@@ -303,12 +316,13 @@ func (c *Core) members(ev *Event) {
 	c.workers = ev.Workers
 	c.ps = slices.Clone(ev.PS)
 	slices.Sort(c.ps)
+	c.leaving = ev.Leaving
 	switch c.phase {
 	case phaseIdle, phaseFencing, phaseOver:
 		return
 	}
 	for _, o := range c.asg.Shards {
-		if o.Member != "" && !slices.Contains(c.ps, o.Member) {
+		if o.Member != "" && !slices.Contains(c.ps, o.Member) && !c.leaving[o.Member] {
 			c.rewind()
 			return
 		}
@@ -316,44 +330,52 @@ func (c *Core) members(ev *Event) {
 	c.place(false)
 }
 
-// place fills in owners. fresh also places shards; otherwise only partitions move, and a ps
-// without shards waits for the next cut.
+// works reports whether a worker is alive, leaving or not.
+func (c *Core) works(id string) bool {
+	_, ok := c.workers[id]
+	return ok || c.leaving[id]
+}
+
+// count returns how many partitions the job has.
+func (c *Core) count() int { return max(c.cfg.Partitions, len(c.asg.Origins), len(c.asg.Cut)) }
+
+// place gives what nobody alive owns to somebody; when everything is restored anyway (fresh)
+// it gives out everything anew. What a living member owns and another should have moves at a
+// quiet point.
 func (c *Core) place(fresh bool) {
-	if len(c.workers) == 0 || len(c.ps) == 0 {
-		if !fresh || c.asg.Shards == nil {
-			c.parked()
-			return
-		}
-	}
 	a := &c.asg
+	if len(c.workers) == 0 || a.Shards == nil && len(c.ps) == 0 {
+		c.parked()
+		return
+	}
 	changed := fresh
 	seq := a.Seq + 1
 	if a.Shards == nil {
-		owners := Place(c.cfg.Shards, c.ps, nil, c.lastShards())
+		owners := Place(c.cfg.Shards, c.ps, nil, nil)
 		a.Shards = make([]tidemill.Owner, len(owners))
 		for i, m := range owners {
 			a.Shards[i] = tidemill.Owner{Member: m, Epoch: seq}
 		}
-		c.spread = false
 		changed = true
-	} else {
-		want := Place(c.cfg.Shards, c.ps, nil, c.lastShards())
-		c.spread = !slices.EqualFunc(want, a.Shards, func(m string, o tidemill.Owner) bool { return m == o.Member })
 	}
-	if len(a.Partitions) != c.cfg.Partitions {
-		a.Partitions = make([]tidemill.Owner, c.cfg.Partitions)
-	}
-	prev := make([]string, len(a.Partitions))
-	for i, o := range a.Partitions {
+	prev := make([]string, len(a.Shards))
+	for i, o := range a.Shards {
 		prev[i] = o.Member
 	}
-	names := make([]string, 0, len(c.workers))
-	for w := range c.workers {
-		names = append(names, w)
+	if len(c.ps) > 0 {
+		c.plan.spread = !slices.Equal(prev, Place(len(prev), c.ps, nil, prev))
 	}
-	for i, m := range Place(c.cfg.Partitions, names, c.workers, prev) {
-		if a.Partitions[i].Member != m || fresh {
-			a.Partitions[i] = tidemill.Owner{Member: m, Epoch: seq}
+	for len(a.Partitions) < c.count() {
+		a.Partitions = append(a.Partitions, tidemill.Owner{})
+	}
+	c.plan.partitions = false
+	for i, m := range c.partitionOwners() {
+		switch o := &a.Partitions[i]; {
+		case o.Member == m && !fresh:
+		case !fresh && c.works(o.Member):
+			c.plan.partitions = true
+		default:
+			*o = tidemill.Owner{Member: m, Epoch: seq}
 			changed = true
 		}
 	}
@@ -362,25 +384,30 @@ func (c *Core) place(fresh bool) {
 	}
 }
 
+// partitionOwners returns who should own each partition.
+func (c *Core) partitionOwners() []string {
+	prev := make([]string, len(c.asg.Partitions))
+	for i, o := range c.asg.Partitions {
+		prev[i] = o.Member
+	}
+	names := make([]string, 0, len(c.workers))
+	for w := range c.workers {
+		names = append(names, w)
+	}
+	return Place(len(prev), names, c.workers, prev)
+}
+
 // parked gives partitions of dead workers to nobody, so that a returning worker of the same
 // name starts with a new epoch.
 func (c *Core) parked() {
 	for i, o := range c.asg.Partitions {
-		if _, ok := c.workers[o.Member]; !ok && o.Member != "" {
+		if o.Member != "" && !c.works(o.Member) {
 			c.asg.Partitions[i] = tidemill.Owner{}
 			if i < len(c.parts) {
 				c.parts[i].joined = false
 			}
 		}
 	}
-}
-
-func (c *Core) lastShards() []string {
-	prev := make([]string, len(c.asg.Shards))
-	for i, o := range c.asg.Shards {
-		prev[i] = o.Member
-	}
-	return prev
 }
 
 // write sends the assignment to the records, or again once the one on its way has arrived.
@@ -403,7 +430,7 @@ func (c *Core) write() {
 	c.adopt()
 	c.psIDs = c.asg.PSes()
 	a := c.asg
-	a.Partitions, a.Shards, a.Cut = slices.Clone(a.Partitions), slices.Clone(a.Shards), a.Cut.Clone()
+	a.Partitions, a.Shards, a.Cut, a.Origins = slices.Clone(a.Partitions), slices.Clone(a.Shards), a.Cut.Clone(), slices.Clone(a.Origins)
 	c.writing = true
 	c.emit(Effect{Kind: WriteAssignment, Assignment: a})
 }
@@ -413,12 +440,14 @@ func (c *Core) write() {
 func (c *Core) adopt() {
 	if c.partsOf != c.asg.Generation {
 		c.partsOf = c.asg.Generation
-		c.parts = make([]part, c.cfg.Partitions)
-		for p := range c.parts {
-			if p < len(c.asg.Cut) {
-				c.parts[p].next, c.parts[p].acked = c.asg.Cut[p], c.asg.Cut[p]
-			}
+		c.parts = nil
+	}
+	for p := len(c.parts); p < c.count(); p++ {
+		var from int64
+		if p < len(c.asg.Cut) {
+			from = c.asg.Cut[p]
 		}
+		c.parts = append(c.parts, part{next: from, acked: from})
 	}
 	for len(c.asg.Partitions) < len(c.parts) {
 		c.asg.Partitions = append(c.asg.Partitions, tidemill.Owner{})

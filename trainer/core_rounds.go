@@ -47,8 +47,11 @@ func (c *Core) schedule() {
 	if c.bar != nil && len(c.bar.marked) < len(c.psIDs) {
 		return // draining to the cut
 	}
-	if c.bar != nil && c.bar.handover {
+	if c.bar != nil && c.bar.spread {
 		return // the next generation begins at this cut
+	}
+	if c.changing() {
+		return
 	}
 	if c.cutDue() {
 		if c.bar == nil {
@@ -75,7 +78,11 @@ func (c *Core) finished() bool {
 		return false
 	}
 	for p := range c.parts {
-		if p < len(c.cfg.End) && c.parts[p].next < c.cfg.End[p] {
+		end := c.asg.Origin(p).End
+		if p < len(c.cfg.End) {
+			end = c.cfg.End[p]
+		}
+		if c.parts[p].next < end {
 			return false
 		}
 	}
@@ -95,9 +102,9 @@ func (c *Core) cutDue() bool {
 	case c.end() != "":
 		return true
 	case c.rows == 0:
-		return c.spread && c.wanted
+		return c.plan.spread && c.wanted
 	}
-	return c.wanted || c.spread || c.cfg.Every > 0 && c.rows >= c.cfg.Every
+	return c.wanted || c.plan.spread || c.cfg.Every > 0 && c.rows >= c.cfg.Every
 }
 
 func (c *Core) takeCut() {
@@ -110,7 +117,7 @@ func (c *Core) takeCut() {
 	}
 	c.bar = &barrier{
 		number: c.number, cut: cut, round: c.round - 1, sched: c.sched,
-		marked: map[string]bool{}, written: map[string]bool{}, handover: c.spread,
+		marked: map[string]bool{}, written: map[string]bool{}, spread: c.plan.spread,
 	}
 	c.sched, c.rows, c.wanted = nil, 0, false
 	c.emit(Effect{Kind: TakeSnapshot, Number: c.bar.number, Round: c.bar.round, Cut: cut.Clone(), PS: c.psIDs})
@@ -135,11 +142,10 @@ func (c *Core) committed(ev *Event) {
 	}
 	c.bar = nil
 	c.number++
-	switch {
-	case c.end() != "" && slices.Equal(b.cut, c.granted()):
+	if c.end() != "" && slices.Equal(b.cut, c.granted()) {
 		c.asg.State = c.end()
 		c.write()
-	case b.handover:
+	} else if b.spread {
 		c.rewind()
 	}
 }
@@ -156,44 +162,58 @@ func (c *Core) granted() tidemill.Cut {
 // whose worker has not said that its log ends here is waited for, so that what is in a round
 // depends on the stream and not on who was quick.
 func (c *Core) grantRounds() {
-	for {
-		var run tidemill.Run
-		run.Round = c.round
-		run.Count = 1 << 40
-		var perRound int64
-		for p := range c.parts {
-			q := &c.parts[p]
-			if !q.joined {
-				return
-			}
-			if len(q.offers) == 0 {
-				if !q.atEnd {
-					return
-				}
-				continue
-			}
-			o := q.offers[0]
-			run.Parts = append(run.Parts, tidemill.PartRun{Partition: p, First: o.First, Step: o.Step})
-			run.Count = min(run.Count, o.Count, c.room(q)/o.Step)
-			perRound += o.Step
-		}
-		if len(run.Parts) == 0 || run.Count <= 0 {
-			return
-		}
-		if c.cfg.Every > 0 {
-			left := c.cfg.Every - c.rows
-			if left <= 0 {
-				return
-			}
-			run.Count = min(run.Count, (left+perRound-1)/perRound)
-		}
-		for _, p := range run.Parts {
-			c.take(p.Partition, run.Count)
-		}
-		c.round += run.Count
-		c.rows += perRound * run.Count
-		c.grant(run)
+	for c.formRounds(false) || c.formRounds(true) {
 	}
+}
+
+// formRounds grants the next run and reports whether there was one. A partition that is to
+// take part only from a later round on is left out, unless early: when no other has anything
+// left, that round would never come.
+func (c *Core) formRounds(early bool) bool {
+	var run tidemill.Run
+	run.Round = c.round
+	run.Count = 1 << 40
+	var perRound int64
+	for p := range c.parts {
+		q := &c.parts[p]
+		if first := c.asg.Origin(p).Round; first > c.round && !early {
+			run.Count = min(run.Count, first-c.round)
+			continue
+		}
+		if !q.joined {
+			return false
+		}
+		if len(q.offers) == 0 {
+			if !q.atEnd {
+				return false
+			}
+			continue
+		}
+		o := q.offers[0]
+		run.Parts = append(run.Parts, tidemill.PartRun{Partition: p, First: o.First, Step: o.Step})
+		run.Count = min(run.Count, o.Count, c.room(q)/o.Step)
+		perRound += o.Step
+	}
+	if len(run.Parts) == 0 || run.Count <= 0 {
+		return false
+	}
+	if c.cfg.Every > 0 {
+		left := c.cfg.Every - c.rows
+		if left <= 0 {
+			return false
+		}
+		run.Count = min(run.Count, (left+perRound-1)/perRound)
+	}
+	if early {
+		run.Count = 1 // so that the others are back with their next row
+	}
+	for _, p := range run.Parts {
+		c.take(p.Partition, run.Count)
+	}
+	c.round += run.Count
+	c.rows += perRound * run.Count
+	c.grant(run)
+	return true
 }
 
 // room returns how many more rows may be granted to a partition: never less than one batch

@@ -69,7 +69,7 @@ func (p *psNode) assigned(a tidemill.Assignment) {
 	for i, o := range a.Partitions {
 		epochs[i] = o.Epoch
 	}
-	p.step(&ps.Event{Kind: ps.Assign, Generation: a.Generation, Epochs: epochs})
+	p.step(&ps.Event{Kind: ps.Assign, Seq: a.Seq, Generation: a.Generation, Epochs: epochs, Cut: a.Cut})
 }
 
 func (p *psNode) step(ev *ps.Event) {
@@ -200,7 +200,7 @@ func (k *workerNode) assigned(a tidemill.Assignment) {
 	}
 }
 
-func (k *workerNode) ids(p int, r tidemill.Range) []uint64 { return k.w.log[p][r.First:r.Next] }
+func (k *workerNode) ids(p int, r tidemill.Range) []uint64 { return k.w.rows(p)[r.First:r.Next] }
 
 func (k *workerNode) step(p int, l *loop, ev *worker.Event) {
 	if k.loops[p] != l {
@@ -273,7 +273,7 @@ func (k *workerNode) send(p int, l *loop, e worker.Effect) {
 
 // report tells the leader where a partition stands and all that it could take.
 func (k *workerNode) report(p int, l *loop, joined bool) {
-	r := wire.Report{Joined: joined, Next: l.Next(), Acked: l.Next(), AtEnd: true, End: int64(len(k.w.log[p]))}
+	r := wire.Report{Joined: joined, Next: l.Next(), Acked: l.Next(), AtEnd: true, End: int64(len(k.w.rows(p)))}
 	// Offers count from the cut of the generation on, as batches do.
 	from, end, b := k.asg.Cut[p], r.End, k.w.cfg.Batch
 	if n := (end - from) / b; n > 0 {
@@ -318,18 +318,14 @@ type trainerNode struct {
 func newTrainerNode(w *World, n *node) *trainerNode { return &trainerNode{w: w, n: n} }
 
 func (t *trainerNode) lead() {
-	end := make(tidemill.Cut, len(t.w.log))
-	for p, rows := range t.w.log {
-		end[p] = int64(len(rows))
-	}
 	t.core = trainer.NewCore(trainer.CoreConfig{
 		Staleness: t.w.cfg.Staleness, Batch: t.w.cfg.Batch, Window: 8 * t.w.cfg.Batch, Every: t.w.cfg.Every,
-		Partitions: len(t.w.log), Shards: t.w.cfg.Shards, End: end,
+		Partitions: t.w.cfg.Partitions, Shards: t.w.cfg.Shards, End: t.w.ends(),
 	})
 	a := t.w.records.asg
 	t.rev = t.w.records.rev
 	a.Leader = tidemill.Member{ID: t.n.id()}
-	a.Partitions, a.Shards = slices.Clone(a.Partitions), slices.Clone(a.Shards)
+	a.Partitions, a.Shards, a.Origins = slices.Clone(a.Partitions), slices.Clone(a.Shards), slices.Clone(a.Origins)
 	t.step(&trainer.Event{Kind: trainer.Lead, Assignment: a})
 }
 
@@ -358,7 +354,7 @@ func (t *trainerNode) step(ev *trainer.Event) {
 				if t.core != core {
 					return
 				}
-				r := tidemill.Assignment{Cut: make(tidemill.Cut, len(t.w.log))}
+				r := tidemill.Assignment{Cut: make(tidemill.Cut, t.w.cfg.Partitions)}
 				for i, m := range t.w.chain {
 					r.Generation = max(r.Generation, m.generation)
 					if !m.fence {
@@ -430,7 +426,9 @@ func (t *trainerNode) step(ev *trainer.Event) {
 				if len(seen) != t.w.cfg.Shards {
 					t.w.fail("snapshot %d has %d of %d shards", e.Number, len(seen), t.w.cfg.Shards)
 				}
-				m.examples = e.Cut.Rows()
+				for p, next := range e.Cut {
+					m.examples += next - t.w.first(p)
+				}
 				t.w.commit(m)
 				later(t.w.delay(), trainer.Event{Kind: trainer.Committed, Number: e.Number})
 			})
@@ -531,7 +529,7 @@ func (w *World) write(a tidemill.Assignment) {
 	if a.Generation < w.records.asg.Generation {
 		w.fail("generation goes back from %d to %d", w.records.asg.Generation, a.Generation)
 	}
-	a.Shards, a.Partitions = slices.Clone(a.Shards), slices.Clone(a.Partitions)
+	a.Shards, a.Partitions, a.Origins = slices.Clone(a.Shards), slices.Clone(a.Partitions), slices.Clone(a.Origins)
 	w.records.asg = a
 	w.records.rev++
 	w.trace("assignment %d generation %d snapshot %d", a.Seq, a.Generation, a.Snapshot)
@@ -546,7 +544,7 @@ func (w *World) write(a tidemill.Assignment) {
 func (w *World) commit(m entry) {
 	for i := len(w.chain) - 1; i >= 0; i-- {
 		if prev := w.chain[i]; !prev.fence {
-			for p := range m.cut {
+			for p := range prev.cut {
 				if m.cut[p] < prev.cut[p] {
 					w.fail("cut of partition %d goes back from %d to %d", p, prev.cut[p], m.cut[p])
 				}
@@ -555,8 +553,8 @@ func (w *World) commit(m entry) {
 		}
 	}
 	want := map[uint64]int64{}
-	for p, rows := range w.log {
-		for _, id := range rows[:m.cut[p]] {
+	for p, next := range m.cut {
+		for _, id := range w.rows(p)[w.first(p):next] {
 			want[id]++
 		}
 	}
@@ -584,8 +582,8 @@ func (w *World) commit(m entry) {
 		w.champs = append(w.champs, champion{version: len(w.chain) - 1, by: w.leader})
 	}
 	done := true
-	for p, rows := range w.log {
-		done = done && m.cut[p] == int64(len(rows))
+	for p, next := range m.cut {
+		done = done && next == int64(len(w.rows(p)))
 	}
 	if done {
 		w.final = &w.chain[len(w.chain)-1]

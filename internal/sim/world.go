@@ -15,6 +15,7 @@ type Config struct {
 	Seed       uint64
 	Staleness  int
 	Partitions int
+	Late       int // partitions that join while the job runs
 	Rows       int // per partition, about
 	Batch      int64
 	Every      int64 // rows between cuts
@@ -145,6 +146,7 @@ func New(cfg Config) *World {
 			w.names = append(w.names, nd.name)
 		}
 	}
+	w.planGrowth()
 	add("w", cfg.Workers)
 	add("p", cfg.PS)
 	add("t", cfg.Trainers)
