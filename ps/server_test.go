@@ -123,7 +123,7 @@ func TestKinds(t *testing.T) {
 			{"push of an old generation", tidemill.ErrFenced, push(func(r *wire.PushRequest) { r.Generation-- })},
 			{"push again", nil, push(func(*wire.PushRequest) {})},
 			{"fence by an old owner", tidemill.ErrFenced, second(p.Fence(ctx, &wire.FenceRequest{Job: "job", Generation: 5}))},
-			{"fence of no partition", tidemill.ErrInvalid, second(p.Fence(ctx, &wire.FenceRequest{Job: "job", Generation: 5, Partition: 9999, Epoch: 9}))},
+			{"fence of no partition", tidemill.ErrInvalid, second(p.Fence(ctx, &wire.FenceRequest{Job: "job", Generation: 5, Partition: 9999, Epoch: 5}))},
 			{"snapshot of an old generation", tidemill.ErrFenced, second(p.Snapshot(ctx, &wire.SnapshotRequest{Job: "job", Generation: 4, Number: 1}, func() {}))},
 			{"snapshot of a cut that is passed", tidemill.ErrConflict, func() error {
 				must(t, w.others(c, 1, 0))
