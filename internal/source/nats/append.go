@@ -13,6 +13,7 @@ import (
 
 	"github.com/tidemill/tidemill"
 	"github.com/tidemill/tidemill/internal/source"
+	"github.com/tidemill/tidemill/internal/source/frame"
 	"github.com/tidemill/tidemill/internal/source/rows"
 )
 
@@ -99,7 +100,7 @@ func (a *attempt) encode(ctx context.Context, rs arrow.RecordBatch, key string) 
 		return a.tooLarge(fit.NumRows(), len(body))
 	}
 	a.rows = fit.NumRows()
-	a.data = newFrame(frame{rows: a.rows, fingerprint: print, mark: a.mark, key: key, body: body})
+	a.data = frame.New(frame.Frame{Rows: a.rows, Fingerprint: print, Mark: a.mark, Key: key, Body: body})
 	return nil
 }
 
@@ -181,7 +182,7 @@ func (a *attempt) run(ctx context.Context) (tidemill.Range, error) {
 
 func (a *attempt) publish(ctx context.Context) (uint64, error) {
 	p := a.p
-	seal(a.data, p.tail.next)
+	frame.Seal(a.data, p.tail.next)
 	actx, cancel := context.WithTimeout(ctx, p.t.s.cfg.AttemptTimeout)
 	defer cancel()
 	ack, err := p.t.s.js.PublishMsg(actx, &nats.Msg{
@@ -208,8 +209,8 @@ func (a *attempt) landed(ctx context.Context) (tidemill.Range, bool, error) {
 		if err != nil {
 			return tidemill.Range{}, false, err
 		}
-		if m.seq == exp+1 && m.mark == a.mark {
-			return tidemill.Range{First: m.first, Next: m.next()}, true, nil
+		if m.seq == exp+1 && m.Mark == a.mark {
+			return tidemill.Range{First: m.First, Next: m.Next()}, true, nil
 		}
 	}
 	a.unsure = slices.DeleteFunc(a.unsure, func(exp uint64) bool { return a.p.tail.seq > exp })

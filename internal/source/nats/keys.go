@@ -60,11 +60,11 @@ func (p *partition) readLastKey(ctx context.Context, prefix string) (lastKey, er
 	if err != nil {
 		return lastKey{}, err
 	}
-	got, number, err := source.ParseKey(m.key)
+	got, number, err := source.ParseKey(m.Key)
 	if err != nil || got != prefix {
-		return lastKey{}, fmt.Errorf("%v sequence %d has key %q where one under %q was expected: %w", p, m.seq, m.key, prefix, tidemill.ErrCorrupt)
+		return lastKey{}, fmt.Errorf("%v sequence %d has key %q where one under %q was expected: %w", p, m.seq, m.Key, prefix, tidemill.ErrCorrupt)
 	}
-	return lastKey{number: number, rows: tidemill.Range{First: m.first, Next: m.next()}, seq: m.seq}, nil
+	return lastKey{number: number, rows: tidemill.Range{First: m.First, Next: m.Next()}, seq: m.seq}, nil
 }
 
 func (p *partition) readPurgedKey(ctx context.Context, prefix, token string) (lastKey, error) {
@@ -92,7 +92,7 @@ func (p *partition) readPurgedKey(ctx context.Context, prefix, token string) (la
 
 // keepKey writes the last key of a token to the bucket, before its message is purged.
 func (p *partition) keepKey(ctx context.Context, m message) error {
-	prefix, number, err := source.ParseKey(m.key)
+	prefix, number, err := source.ParseKey(m.Key)
 	if err != nil {
 		return fmt.Errorf("%v sequence %d: %w: %w", p, m.seq, tidemill.ErrCorrupt, err)
 	}
@@ -100,12 +100,12 @@ func (p *partition) keepKey(ctx context.Context, m message) error {
 	if err != nil {
 		return err
 	}
-	b, err := json.Marshal(purgedKey{prefix, number, tidemill.Range{First: m.first, Next: m.next()}})
+	b, err := json.Marshal(purgedKey{prefix, number, tidemill.Range{First: m.First, Next: m.Next()}})
 	if err != nil {
-		return fmt.Errorf("encode key %q: %w", m.key, err)
+		return fmt.Errorf("encode key %q: %w", m.Key, err)
 	}
 	_, err = kv.Put(ctx, lastKeyKey(p.t.name, p.t.identity, p.p, prefixToken(prefix)), b)
-	return wrap(err, "keep key %q of %v", m.key, p)
+	return wrap(err, "keep key %q of %v", m.Key, p)
 }
 
 // rangeOf returns the rows that were appended with a number not above the last one of its
@@ -129,13 +129,13 @@ func (p *partition) rangeOf(ctx context.Context, last lastKey, prefix string, nu
 		if err != nil {
 			return tidemill.Range{}, err
 		}
-		_, n, err := source.ParseKey(m.key)
+		_, n, err := source.ParseKey(m.Key)
 		if err != nil {
 			return tidemill.Range{}, err
 		}
 		switch {
 		case n == number:
-			return tidemill.Range{First: m.first, Next: m.next()}, nil
+			return tidemill.Range{First: m.First, Next: m.Next()}, nil
 		case n > number:
 			first, hi = m, mid-1
 		default:

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tidemill/tidemill"
+	"github.com/tidemill/tidemill/internal/source/frame"
 )
 
 // partition is one log: a JetStream stream without holes whose messages carry offsets.
@@ -56,17 +57,17 @@ func (p *partition) String() string { return fmt.Sprintf("topic %q partition %d"
 
 // message is a stored message's frame and where it lies.
 type message struct {
-	frame
+	frame.Frame
 	seq  uint64
 	time time.Time
 }
 
 func (p *partition) parse(m *jetstream.RawStreamMsg) (message, error) {
-	f, err := parseFrame(m.Data)
+	f, err := frame.Parse(m.Data)
 	if err != nil {
 		return message{}, fmt.Errorf("%v sequence %d: %w", p, m.Sequence, err)
 	}
-	return message{frame: f, seq: m.Sequence, time: m.Time}, nil
+	return message{Frame: f, seq: m.Sequence, time: m.Time}, nil
 }
 
 // errNone is answered for a message that is not there.
@@ -154,8 +155,8 @@ func (p *partition) readTail(ctx context.Context) (tail, error) {
 	if err != nil {
 		return tail{}, err
 	}
-	p.hear(m.next())
-	return tail{seq: m.seq, next: m.next()}, nil
+	p.hear(m.Next())
+	return tail{seq: m.seq, next: m.Next()}, nil
 }
 
 // bounds is what a partition holds: messages [firstSeq, lastSeq], offsets [firstOffset, next).
@@ -179,7 +180,7 @@ func (p *partition) bounds(ctx context.Context) (bounds, error) {
 	if err != nil {
 		return bounds{}, err
 	}
-	return bounds{firstSeq: first.seq, lastSeq: t.seq, firstOffset: first.first, next: t.next}, nil
+	return bounds{firstSeq: first.seq, lastSeq: t.seq, firstOffset: first.First, next: t.next}, nil
 }
 
 // firstMessage returns the first message held, from sequence seq on, and remembers it.
@@ -188,10 +189,10 @@ func (p *partition) firstMessage(ctx context.Context, seq uint64) (message, erro
 	if err != nil {
 		return m, err
 	}
-	m.body = nil
+	m.Body = nil
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.firstSeq, p.firstOff = m.seq, m.first
+	p.firstSeq, p.firstOff = m.seq, m.First
 	return m, nil
 }
 
@@ -222,10 +223,10 @@ func (p *partition) find(ctx context.Context, b bounds, offset int64) (uint64, e
 			return 0, err
 		}
 		switch {
-		case offset < m.first:
-			hi, hiOff = mid-1, m.first
-		case offset >= m.next():
-			lo, loOff = m.seq+1, m.next()
+		case offset < m.First:
+			hi, hiOff = mid-1, m.First
+		case offset >= m.Next():
+			lo, loOff = m.seq+1, m.Next()
 		default:
 			return m.seq, nil
 		}

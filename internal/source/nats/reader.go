@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/tidemill/tidemill"
+	"github.com/tidemill/tidemill/internal/source/frame"
 	"github.com/tidemill/tidemill/internal/source/rows"
 )
 
@@ -178,43 +179,43 @@ func (r *reader) accept(ctx context.Context, seq uint64, at time.Time, data []by
 	if seq < r.nextSeq {
 		return nil // delivered before
 	}
-	f, err := parseFrame(data)
+	f, err := frame.Parse(data)
 	if err != nil {
 		return fmt.Errorf("%v sequence %d: %w", r.p, seq, err)
 	}
-	if f.first > r.expect {
-		return r.hole(ctx, f.first)
+	if f.First > r.expect {
+		return r.hole(ctx, f.First)
 	}
 	r.nextSeq = seq + 1
-	if f.next() <= r.expect {
+	if f.Next() <= r.expect {
 		return nil
 	}
-	dec := r.decoders[f.fingerprint]
+	dec := r.decoders[f.Fingerprint]
 	if dec == nil {
-		schema, err := r.p.t.schemaOf(ctx, f.fingerprint)
+		schema, err := r.p.t.schemaOf(ctx, f.Fingerprint)
 		if err != nil {
 			r.nextSeq = seq
 			return err
 		}
 		dec = rows.NewDecoder(schema, r.p.t.s.cfg.Mem)
-		r.decoders[f.fingerprint] = dec
+		r.decoders[f.Fingerprint] = dec
 	}
-	rec, err := dec.Decode(f.body)
-	if err == nil && rec.NumRows() != f.rows {
+	rec, err := dec.Decode(f.Body)
+	if err == nil && rec.NumRows() != f.Rows {
 		rec.Release()
-		err = fmt.Errorf("%d rows where %d were promised: %w", rec.NumRows(), f.rows, tidemill.ErrCorrupt)
+		err = fmt.Errorf("%d rows where %d were promised: %w", rec.NumRows(), f.Rows, tidemill.ErrCorrupt)
 	}
 	if err != nil {
 		return fmt.Errorf("%v sequence %d: %w", r.p, seq, err)
 	}
-	r.p.hear(f.next())
+	r.p.hear(f.Next())
 	r.mu.Lock()
-	r.queue = append(r.queue, fetched{rows.Piece{First: f.first, Rows: rec, Appended: at}, len(data)})
+	r.queue = append(r.queue, fetched{rows.Piece{First: f.First, Rows: rec, Appended: at}, len(data)})
 	r.bytes += len(data)
-	r.nrows += int(f.next() - max(r.expect, f.first))
-	r.end = max(r.end, f.next())
+	r.nrows += int(f.Next() - max(r.expect, f.First))
+	r.end = max(r.end, f.Next())
 	r.mu.Unlock()
-	r.expect = f.next()
+	r.expect = f.Next()
 	signal(r.wake)
 	return nil
 }

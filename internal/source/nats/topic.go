@@ -295,7 +295,7 @@ func (t *topic) OffsetAt(ctx context.Context, p int, at time.Time) (int64, error
 		if m.time.Before(at) {
 			lo = m.seq + 1
 		} else {
-			best, hi = m.first, min(m.seq, lo+(hi-lo)/2)-1
+			best, hi = m.First, min(m.seq, lo+(hi-lo)/2)-1
 		}
 	}
 	return best, nil
