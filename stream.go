@@ -2,6 +2,7 @@ package tidemill
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -61,8 +62,12 @@ type Batch struct {
 	Range     Range
 	// Rows holds the examples in offset order; the receiver releases it.
 	Rows arrow.RecordBatch
-	// Offsets[i] is the offset of row i. Nil where offsets are dense: row i is Range.First+i.
+	// Offsets[i] is the offset of row i, increasing. Nil where every offset of Range has its row:
+	// row i is Range.First+i. Not nil, and empty, where Range holds no row.
 	Offsets []int64
+	// Bad lists what the stream holds in Range that is no row of the topic's schema, in offset
+	// order; it is not in Rows.
+	Bad []BadRecord
 	// Appended is when the newest row was acknowledged by the stream.
 	Appended time.Time
 }
@@ -73,4 +78,32 @@ func (b Batch) Offset(i int) int64 {
 		return b.Offsets[i]
 	}
 	return b.Range.First + int64(i)
+}
+
+// BadRecord is what a stream holds at an offset and nobody can read as a row.
+type BadRecord struct {
+	Offset int64
+	Reason string // what is wrong with it and where, one clause
+	Raw    []byte // as it is stored; not to be changed
+}
+
+// Slice returns the part of b in r, which lies within b.Range. It shares b's rows; the caller
+// releases it, and still owns b.
+func (b Batch) Slice(r Range) Batch {
+	lo, hi := r.First-b.Range.First, r.Next-b.Range.First
+	out := b
+	out.Range, out.Bad = r, nil
+	if b.Offsets != nil {
+		from, _ := slices.BinarySearch(b.Offsets, r.First)
+		to, _ := slices.BinarySearch(b.Offsets, r.Next)
+		lo, hi = int64(from), int64(to)
+		out.Offsets = b.Offsets[from:to:to]
+	}
+	out.Rows = b.Rows.NewSlice(lo, hi)
+	for _, bad := range b.Bad {
+		if bad.Offset >= r.First && bad.Offset < r.Next {
+			out.Bad = append(out.Bad, bad)
+		}
+	}
+	return out
 }

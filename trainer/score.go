@@ -167,7 +167,7 @@ func (v *validator) scorePiece(ctx context.Context, p int, b tidemill.Batch, lo 
 	ev := gate.Rows{Partition: p, Range: rng, Offsets: offsets, Losses: map[int64][]float32{}}
 	for _, w := range wants {
 		s := v.scorers[w.Version]
-		if s == nil || w.From[p] >= rng.Next {
+		if s == nil || w.From[p] >= rng.Next || rows.NumRows() == 0 {
 			continue
 		}
 		losses, err := s.Losses(nil, rows)

@@ -13,6 +13,7 @@ import (
 	"github.com/tidemill/tidemill/internal/feature"
 	"github.com/tidemill/tidemill/internal/predict"
 	"github.com/tidemill/tidemill/internal/snapshot"
+	"github.com/tidemill/tidemill/internal/source"
 	"github.com/tidemill/tidemill/internal/wire"
 	"github.com/tidemill/tidemill/trainer/gate"
 )
@@ -338,10 +339,13 @@ func (v *validator) probe(ctx context.Context, files *snapshot.VersionFiles) err
 			if err != nil {
 				return err
 			}
-			batch, err := reader.Next(ctx, probeRows)
+			batch, err := firstRows(ctx, reader, files.Version.Cut[p])
 			reader.Close()
 			if err != nil {
 				return err
+			}
+			if batch.Rows == nil {
+				continue
 			}
 			good := batch.Rows
 			if bad := v.r.model.Plan.Check(batch.Rows, false); len(bad) > 0 {
@@ -376,6 +380,19 @@ func (v *validator) probe(ctx context.Context, files *snapshot.VersionFiles) err
 	}
 	files.Probes = snapshot.Probes{Rows: v.probes, Expected: want}
 	return nil
+}
+
+// firstRows returns the first rows before offset next that the reader has; Rows is nil when
+// there are none.
+func firstRows(ctx context.Context, reader source.Reader, next int64) (tidemill.Batch, error) {
+	for reader.Position() < next {
+		b, err := reader.Next(ctx, probeRows)
+		if err != nil || b.Rows.NumRows() > 0 {
+			return b, err
+		}
+		b.Rows.Release()
+	}
+	return tidemill.Batch{}, nil
 }
 
 // present loads a version as serving does and offers it to the Book.

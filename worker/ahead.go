@@ -120,17 +120,9 @@ func (r *readAhead) next(ctx context.Context, rng tidemill.Range) ([]tidemill.Ba
 		if b.Range.First > at {
 			return nil, fmt.Errorf("rows %v begin after offset %d: %w", b.Range, at, tidemill.ErrCorrupt)
 		}
-		skip := at - b.Range.First
-		n := min(b.Range.Next, rng.Next) - at
-		piece := b
-		if skip > 0 || at+n < b.Range.Next {
-			piece.Rows = b.Rows.NewSlice(skip, skip+n)
-		} else {
-			piece.Rows.Retain()
-		}
-		piece.Range = tidemill.Range{First: at, Next: at + n}
-		out = append(out, piece)
-		at += n
+		part := tidemill.Range{First: at, Next: min(b.Range.Next, rng.Next)}
+		out = append(out, b.Slice(part))
+		at = part.Next
 		if at == b.Range.Next {
 			b.Rows.Release()
 			r.have = r.have[1:]

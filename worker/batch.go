@@ -162,6 +162,7 @@ func (b *batcher) prepare(ctx context.Context, rng tidemill.Range) error {
 	} else if b.rec, err = concat(pieces); err != nil {
 		return err
 	}
+	b.undecodable(pieces)
 	b.drop(b.m.Plan.Check(b.rec, true))
 	if !b.m.Plan.Learns() || b.m.Plan.SparseFrozen(b.state) {
 		return b.inputs()
@@ -190,6 +191,20 @@ func concat(pieces []tidemill.Batch) (arrow.RecordBatch, error) {
 		parts = append(parts, part)
 	}
 	return rows.Concat(parts, nil)
+}
+
+// undecodable puts aside what the stream holds in the batch's range and could not read as rows.
+func (b *batcher) undecodable(pieces []tidemill.Batch) {
+	n := 0
+	for _, p := range pieces {
+		for _, r := range p.Bad {
+			b.bad = append(b.bad, snapshot.BadRow{Partition: b.o.partition, Offset: r.Offset, Reason: r.Reason})
+			n++
+		}
+	}
+	if f := b.o.w.cfg.Events.Bad; f != nil && n > 0 {
+		f(b.o.job, n)
+	}
 }
 
 // drop puts rows aside.

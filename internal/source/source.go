@@ -1,5 +1,5 @@
 // Package source reads and writes streams: topics of P partitions, each a replayable log of
-// rows addressed by offset. Drivers live below it (mem, file, nats; later kafka) and all pass
+// rows addressed by offset. Drivers live below it (mem, file, nats, kafka) and all pass
 // sourcetest.
 //
 // Positions are the reader's business: a driver keeps no consumer state, so a job's offsets
@@ -75,8 +75,11 @@ type Topic interface {
 // Reader reads one partition in order. It belongs to one goroutine.
 type Reader interface {
 	// Next returns the next rows, at most max of them and at least one. With none at hand it
-	// waits until ctx ends or some arrive. The batch's record carries the topic's newest
-	// schema known when it is read; columns added later are null in older rows.
+	// waits until ctx ends or some arrive. Batches follow on each other: each begins where the
+	// one before ended. Where offsets have gaps or records that are no rows, a batch may hold no
+	// row: its range, which is never empty, is then passed without one. The batch's record
+	// carries the topic's newest schema known when it is read; columns added later are null in
+	// older rows.
 	Next(ctx context.Context, max int) (tidemill.Batch, error)
 	// Buffered reports how many rows Next can return without waiting, as far as is known
 	// locally, and the partition's end as last heard: the offset that the next appended row
