@@ -1,13 +1,19 @@
 // Package kernel holds the float32 inner loops of engines and optimizers. Its verbs are
-// products of vectors and matrices (Dot, Axpy, GemmNN, GemmNT, GemmTN) and the functions that
-// turn scores into predictions and losses (Sigmoid, LogLoss, Softmax, ReLU).
+// products of vectors and matrices (Dot, Axpy, FactorGrad, and Gemm's NN, NT and TN) and the
+// functions that turn scores into predictions and losses (Sigmoid, LogLoss, Softmax, ReLU).
 //
-// Its one law is that bits are a function of the arguments alone: not of the number of
-// threads, not of the rows computed beside a row, not of what the processor offers. So
+// The products are methods of a Level, the instruction level that a caller has chosen among
+// Levels: Generic is plain Go, the others are assembly that the module in gen writes. The tag
+// noasm leaves Generic alone.
+//
+// Its one law is that bits are a function of the level and the arguments alone: not of the
+// number of threads, not of the rows computed beside a row, not of what else the processor
+// offers. So
 //
 //   - the order of each sum is written in the function's comment, and blocking keeps it;
-//   - products that are added are rounded first, by an explicit conversion, so that a
-//     compiler which could fuse them (arm64, GOAMD64=v3) does not;
+//   - in plain Go, products that are added are rounded first, by an explicit conversion, so
+//     that a compiler which could fuse them (arm64, GOAMD64=v3) does not; the other levels
+//     always fuse them;
 //   - Exp, Log, Log1p and CosPi are written out here, because math.Exp uses fused
 //     instructions on some processors of an architecture and not on others.
 //
@@ -15,6 +21,7 @@
 // error and panics), nothing is allocated, and NaN goes in and comes out. Unless a comment
 // says otherwise, the destination must not overlap a source.
 //
-// Every function is a plain Go loop, and stays so as the reference when faster versions for
-// one instruction set are added beside it.
+// Every function has a plain Go loop, the reference that the levels are tested against.
+//
+//go:generate go run -C gen . -pkg kernel -out ../asm_amd64.s -stubs ../asm_amd64.go
 package kernel

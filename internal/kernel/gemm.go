@@ -1,11 +1,32 @@
 package kernel
 
-// The three products of a dense layer y = x·W with W [in × out]: forward is GemmNN(y, x, W),
-// the gradient of W is GemmTN(dW, x, dy), that of x is GemmNT(dx, dy, W).
+import "math"
+
+// Gemm multiplies matrices at one level. It keeps the memory into which it packs parts of
+// them, so it is for one goroutine at a time.
+//
+// The three products of a dense layer y = x·W with W [in × out]: forward is NN(y, x, W), the
+// gradient of W is TN(dW, x, dy), that of x is NT(dx, dy, W).
 //
 // All matrices are row-major and contiguous. Each element of C is summed with the index l of
-// the shared dimension ascending, beginning with what C held. A row of C therefore has the
-// same bits in a batch of one and of a thousand.
+// the shared dimension ascending, beginning with what C held; AVX2 and AVX512 fuse each
+// multiplication with its addition, and have the same bits. Where C is one column of a
+// product NN, they add Dot's sum to it instead. A row of C therefore has the same bits in a
+// batch of one and of a thousand.
+type Gemm struct {
+	level Level
+	b     []float32 // panels of B
+	a     []float32 // a tile of Aᵀ
+}
+
+// NewGemm returns the products at a level, which must be one of Levels.
+func NewGemm(l Level) *Gemm { return &Gemm{level: l} }
+
+// matrix is an operand: element (i, j) is at v[i·rs + j·cs].
+type matrix struct {
+	v      []float32
+	rs, cs int
+}
 
 func checkGemm(op string, m, n, k, c, a, b int) {
 	if m < 0 || n < 0 || k < 0 || c != m*n || a != m*k || b != k*n {
@@ -13,9 +34,55 @@ func checkGemm(op string, m, n, k, c, a, b int) {
 	}
 }
 
-// GemmNN adds a product: C[i,j] += Σₗ A[i,l]·B[l,j], with C [m × n], A [m × k], B [k × n].
-func GemmNN(c, a, b []float32, m, n, k int) {
-	checkGemm("GemmNN", m, n, k, len(c), len(a), len(b))
+// plain reports whether a product is for the plain loops: at their level, or empty. Lengths
+// beyond 32 bits of bytes per row would not fit the assembly's strides.
+func (g *Gemm) plain(m, n, k int) bool {
+	return g.level == Generic || m == 0 || n == 0 || k == 0 || max(m, n, k) > math.MaxInt32/4
+}
+
+// NN adds a product: C[i,j] += Σₗ A[i,l]·B[l,j], with C [m × n], A [m × k], B [k × n].
+func (g *Gemm) NN(c, a, b []float32, m, n, k int) {
+	checkGemm("NN", m, n, k, len(c), len(a), len(b))
+	switch {
+	case g.plain(m, n, k):
+		gemmNN(c, a, b, m, n, k)
+	case n == 1:
+		dotsAt(g.level, c, a, b)
+	default:
+		g.multiply(c, matrix{a, k, 1}, matrix{b, n, 1}, m, n, k)
+	}
+}
+
+// TN adds a product: C[i,j] += Σₗ A[l,i]·B[l,j], with C [m × n], A [k × m], B [k × n].
+func (g *Gemm) TN(c, a, b []float32, m, n, k int) {
+	checkGemm("TN", m, n, k, len(c), len(a), len(b))
+	switch {
+	case g.plain(m, n, k):
+		gemmTN(c, a, b, m, n, k)
+	case n == 1:
+		g.multiply(c, matrix{b, k, 1}, matrix{a, m, 1}, 1, m, k) // Cᵀ = Bᵀ·A, the same sums
+	default:
+		g.multiply(c, matrix{a, 1, m}, matrix{b, n, 1}, m, n, k)
+	}
+}
+
+// NT adds a product: C[i,j] += Σₗ A[i,l]·B[j,l], with C [m × n], A [m × k], B [n × k].
+func (g *Gemm) NT(c, a, b []float32, m, n, k int) {
+	checkGemm("NT", m, n, k, len(c), len(a), len(b))
+	switch {
+	case g.plain(m, n, k):
+		gemmNT(c, a, b, m, n, k)
+	case k == 1:
+		for i, v := range a {
+			g.level.Axpy(c[i*n:(i+1)*n], v, b)
+		}
+	default:
+		g.multiply(c, matrix{a, k, 1}, matrix{b, 1, k}, m, n, k)
+	}
+}
+
+// gemmNN is Gemm.NN in plain Go: C[i,j] += Σₗ A[i,l]·B[l,j], with C [m × n], A [m × k], B [k × n].
+func gemmNN(c, a, b []float32, m, n, k int) {
 	if n == 1 { // a column vector, one dependent sum per row
 		for i := range m {
 			row := a[i*k : (i+1)*k]
@@ -35,14 +102,13 @@ func GemmNN(c, a, b []float32, m, n, k int) {
 			axpy4(dst, row[l], row[l+1], row[l+2], row[l+3], b[l*n:(l+4)*n], n)
 		}
 		for ; l < k; l++ {
-			Axpy(dst, row[l], b[l*n:(l+1)*n])
+			Generic.Axpy(dst, row[l], b[l*n:(l+1)*n])
 		}
 	}
 }
 
-// GemmTN adds a product: C[i,j] += Σₗ A[l,i]·B[l,j], with C [m × n], A [k × m], B [k × n].
-func GemmTN(c, a, b []float32, m, n, k int) {
-	checkGemm("GemmTN", m, n, k, len(c), len(a), len(b))
+// gemmTN is Gemm.TN in plain Go: C[i,j] += Σₗ A[l,i]·B[l,j], with C [m × n], A [k × m], B [k × n].
+func gemmTN(c, a, b []float32, m, n, k int) {
 	l := 0
 	for ; l+4 <= k; l += 4 {
 		four := b[l*n : (l+4)*n]
@@ -53,7 +119,7 @@ func GemmTN(c, a, b []float32, m, n, k int) {
 	}
 	for ; l < k; l++ {
 		for i, v := range a[l*m : (l+1)*m] {
-			Axpy(c[i*n:(i+1)*n], v, b[l*n:(l+1)*n])
+			Generic.Axpy(c[i*n:(i+1)*n], v, b[l*n:(l+1)*n])
 		}
 	}
 }
@@ -72,9 +138,8 @@ func axpy4(dst []float32, a0, a1, a2, a3 float32, b []float32, n int) {
 	}
 }
 
-// GemmNT adds a product: C[i,j] += Σₗ A[i,l]·B[j,l], with C [m × n], A [m × k], B [n × k].
-func GemmNT(c, a, b []float32, m, n, k int) {
-	checkGemm("GemmNT", m, n, k, len(c), len(a), len(b))
+// gemmNT is Gemm.NT in plain Go: C[i,j] += Σₗ A[i,l]·B[j,l], with C [m × n], A [m × k], B [n × k].
+func gemmNT(c, a, b []float32, m, n, k int) {
 	for i := range m {
 		dst := c[i*n : (i+1)*n]
 		row := a[i*k : (i+1)*k]

@@ -38,8 +38,14 @@ func near(t *testing.T, what string, got float32, want, magnitude float64) {
 }
 
 func TestVectorsAgainstFloat64(t *testing.T) {
+	for _, level := range Levels() {
+		t.Run(level.String(), func(t *testing.T) { vectorsAgainstFloat64(t, level) })
+	}
+}
+
+func vectorsAgainstFloat64(t *testing.T, level Level) {
 	r := rand.New(rand.NewPCG(1, 1))
-	for n := range 68 {
+	for n := range 150 {
 		x, xGuard := guarded(r, n)
 		y, yGuard := guarded(r, n)
 		q, qGuard := guarded(r, n)
@@ -50,17 +56,17 @@ func TestVectorsAgainstFloat64(t *testing.T) {
 			dot += float64(x[i]) * float64(y[i])
 			mag += math.Abs(float64(x[i]) * float64(y[i]))
 		}
-		near(t, "Dot", Dot(x, y), dot, mag)
+		near(t, "Dot", level.Dot(x, y), dot, mag)
 
 		was := append([]float32(nil), y...)
-		Axpy(y, alpha, x)
+		level.Axpy(y, alpha, x)
 		for i := range y {
 			near(t, "Axpy", y[i], float64(was[i])+float64(alpha)*float64(x[i]), math.Abs(float64(was[i]))+math.Abs(float64(alpha*x[i])))
 		}
 
 		copy(was, y)
 		squares := append([]float32(nil), q...)
-		AxpySquares(y, q, alpha, x)
+		level.AxpySquares(y, q, alpha, x)
 		for i := range y {
 			a := float64(alpha) * float64(x[i])
 			near(t, "AxpySquares sum", y[i], float64(was[i])+a, math.Abs(float64(was[i]))+math.Abs(a))
@@ -68,16 +74,25 @@ func TestVectorsAgainstFloat64(t *testing.T) {
 		}
 
 		copy(was, y)
-		Add(y, x)
+		x2, x2Guard := guarded(r, n)
+		level.FactorGrad(y, x, x2, 0.5, alpha)
+		for i := range y {
+			d := float64(x2[i]) - float64(alpha)*float64(x[i])
+			near(t, "FactorGrad", y[i], float64(was[i])+0.5*d, math.Abs(float64(was[i]))+math.Abs(float64(x2[i]))+math.Abs(float64(alpha*x[i])))
+		}
+		x2Guard(t)
+
+		copy(was, y)
+		level.Add(y, x)
 		for i := range y {
 			near(t, "Add", y[i], float64(was[i])+float64(x[i]), math.Abs(float64(was[i]))+math.Abs(float64(x[i])))
 		}
 
-		ReLU(y, x)
+		level.ReLU(y, x)
 		for i := range y {
 			near(t, "ReLU", y[i], max(0, float64(x[i])), 0)
 		}
-		ReLUGrad(q, y)
+		level.ReLUGrad(q, y)
 		for i := range y {
 			if (y[i] == 0) != (q[i] == 0) {
 				t.Fatalf("ReLUGrad: output %v, gradient %v", y[i], q[i])
@@ -106,8 +121,14 @@ func TestVectorsAgainstFloat64(t *testing.T) {
 }
 
 func TestNaNStays(t *testing.T) {
+	for _, level := range Levels() {
+		t.Run(level.String(), func(t *testing.T) { nanStays(t, level) })
+	}
+}
+
+func nanStays(t *testing.T, level Level) {
 	nan := float32(math.NaN())
-	for n := 1; n < 20; n++ {
+	for n := 1; n < 70; n++ {
 		for at := range n {
 			x, one := make([]float32, n), make([]float32, n)
 			for i := range one {
@@ -115,10 +136,10 @@ func TestNaNStays(t *testing.T) {
 			}
 			x[at] = nan
 			dst := make([]float32, n)
-			if v := Dot(x, one); v == v {
+			if v := level.Dot(x, one); v == v {
 				t.Errorf("Dot lost NaN at %d of %d", at, n)
 			}
-			ReLU(dst, x)
+			level.ReLU(dst, x)
 			if dst[at] == dst[at] {
 				t.Errorf("ReLU lost NaN at %d of %d", at, n)
 			}
@@ -145,19 +166,21 @@ func TestNaNStays(t *testing.T) {
 }
 
 func TestLengthsAreChecked(t *testing.T) {
+	level, g := Best(), NewGemm(Best())
 	two, three := make([]float32, 2), make([]float32, 3)
 	for name, f := range map[string]func(){
-		"Dot":         func() { Dot(two, three) },
-		"Axpy":        func() { Axpy(three, 1, two) },
-		"AxpySquares": func() { AxpySquares(two, three, 1, two) },
-		"Add":         func() { Add(two, three) },
-		"ReLU":        func() { ReLU(two, three) },
-		"ReLUGrad":    func() { ReLUGrad(two, three) },
+		"Dot":         func() { level.Dot(two, three) },
+		"Axpy":        func() { level.Axpy(three, 1, two) },
+		"AxpySquares": func() { level.AxpySquares(two, three, 1, two) },
+		"Add":         func() { level.Add(two, three) },
+		"ReLU":        func() { level.ReLU(two, three) },
+		"ReLUGrad":    func() { level.ReLUGrad(two, three) },
+		"FactorGrad":  func() { level.FactorGrad(two, two, three, 1, 1) },
 		"Sigmoid":     func() { Sigmoid(three, two) },
 		"Softmax":     func() { Softmax(three, two) },
-		"GemmNN":      func() { GemmNN(two, two, three, 1, 2, 1) },
-		"GemmTN":      func() { GemmTN(two, two, two, 2, 2, 1) },
-		"GemmNT":      func() { GemmNT(two, two, two, -1, -2, -1) },
+		"NN":          func() { g.NN(two, two, three, 1, 2, 1) },
+		"TN":          func() { g.TN(two, two, two, 2, 2, 1) },
+		"NT":          func() { g.NT(two, two, two, -1, -2, -1) },
 	} {
 		func() {
 			defer func() {

@@ -14,6 +14,7 @@ import (
 	"github.com/tidemill/tidemill/internal/engine"
 	"github.com/tidemill/tidemill/internal/engine/native"
 	"github.com/tidemill/tidemill/internal/feature"
+	"github.com/tidemill/tidemill/internal/kernel"
 	"github.com/tidemill/tidemill/internal/snapshot"
 	"github.com/tidemill/tidemill/internal/source/rows"
 	"github.com/tidemill/tidemill/ps/optim"
@@ -37,7 +38,7 @@ func Compile(spec *tidemill.Spec, schema *arrow.Schema) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	eng, err := native.Compile(spec, plan.Shape())
+	eng, err := native.Compile(spec, plan.Shape(), kernel.Best())
 	if err != nil {
 		return nil, err
 	}

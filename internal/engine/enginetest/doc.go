@@ -1,6 +1,6 @@
 // Package enginetest is the conformance suite of engines. A driver's test is one line,
 //
-//	enginetest.Run(t, native.Compile)
+//	enginetest.Run(t, compile)
 //
 // or, for a driver whose arithmetic is less exact or which cannot avoid allocating, a Suite
 // with its own Tolerance.

@@ -1,9 +1,6 @@
 package native
 
-import (
-	"github.com/tidemill/tidemill/internal/engine"
-	"github.com/tidemill/tidemill/internal/kernel"
-)
+import "github.com/tidemill/tidemill/internal/engine"
 
 // deepForward adds the perceptron: h₀ is each field's Σⱼ xⱼ·embedding, then the dense
 // numbers; hₗ₊₁ = relu(hₗ·Wₗ + bₗ); z += h_last·head.
@@ -16,11 +13,11 @@ func (s *stepper) deepForward(d *engine.Deep, in *engine.Inputs, look []engine.L
 		for i := range in.N {
 			copy(h[i*layer.Out:(i+1)*layer.Out], p.Dense[layer.Bias])
 		}
-		kernel.GemmNN(h, s.acts[l], p.Dense[layer.Weight], in.N, layer.Out, layer.In)
-		kernel.ReLU(h, h)
+		s.gemm.NN(h, s.acts[l], p.Dense[layer.Weight], in.N, layer.Out, layer.In)
+		s.level.ReLU(h, h)
 	}
 	last := len(d.Layers)
-	kernel.GemmNN(s.scores, s.acts[last], p.Dense[d.Head], in.N, s.plan.Outputs, d.Layers[last-1].Out)
+	s.gemm.NN(s.scores, s.acts[last], p.Dense[d.Head], in.N, s.plan.Outputs, d.Layers[last-1].Out)
 }
 
 // embed fills the perceptron's input.
@@ -38,7 +35,7 @@ func (s *stepper) embed(d *engine.Deep, in *engine.Inputs, look []engine.Lookup,
 		for at, f := range d.Fields {
 			sum := h[at*d.Dim : (at+1)*d.Dim]
 			for j := in.Offsets[i*in.Fields+f]; j < in.Offsets[i*in.Fields+f+1]; j++ {
-				kernel.Axpy(sum, value(in, j), rows[int(index[j])*dim+d.Skip:][:d.Dim])
+				s.level.Axpy(sum, value(in, j), rows[int(index[j])*dim+d.Skip:][:d.Dim])
 			}
 		}
 	}
@@ -50,24 +47,24 @@ func (s *stepper) deepBackward(d *engine.Deep, in *engine.Inputs, look []engine.
 	last := len(d.Layers)
 	k := s.plan.Outputs
 	units := d.Layers[last-1].Out
-	kernel.GemmTN(s.res.DenseGrads[d.Head], s.acts[last], s.dscores, units, k, in.N)
+	s.gemm.TN(s.res.DenseGrads[d.Head], s.acts[last], s.dscores, units, k, in.N)
 	s.grads[last] = zeros(s.grads[last], in.N*units)
-	kernel.GemmNT(s.grads[last], s.dscores, p.Dense[d.Head], in.N, units, k)
+	s.gemm.NT(s.grads[last], s.dscores, p.Dense[d.Head], in.N, units, k)
 
 	for l := last - 1; l >= 0; l-- {
 		layer := d.Layers[l]
 		g := s.grads[l+1]
-		kernel.ReLUGrad(g, s.acts[l+1])
+		s.level.ReLUGrad(g, s.acts[l+1])
 		bias := s.res.DenseGrads[layer.Bias]
 		for i := range in.N {
-			kernel.Add(bias, g[i*layer.Out:(i+1)*layer.Out])
+			s.level.Add(bias, g[i*layer.Out:(i+1)*layer.Out])
 		}
-		kernel.GemmTN(s.res.DenseGrads[layer.Weight], s.acts[l], g, layer.In, layer.Out, in.N)
+		s.gemm.TN(s.res.DenseGrads[layer.Weight], s.acts[l], g, layer.In, layer.Out, in.N)
 		if l == 0 && d.Table < 0 {
 			return // nobody asks for the gradient by the dense numbers
 		}
 		s.grads[l] = zeros(s.grads[l], in.N*layer.In)
-		kernel.GemmNT(s.grads[l], g, p.Dense[layer.Weight], in.N, layer.In, layer.Out)
+		s.gemm.NT(s.grads[l], g, p.Dense[layer.Weight], in.N, layer.In, layer.Out)
 	}
 
 	dim := s.plan.Tables[d.Table].Dim
@@ -77,7 +74,7 @@ func (s *stepper) deepBackward(d *engine.Deep, in *engine.Inputs, look []engine.
 		for at, f := range d.Fields {
 			g := h[at*d.Dim : (at+1)*d.Dim]
 			for j := in.Offsets[i*in.Fields+f]; j < in.Offsets[i*in.Fields+f+1]; j++ {
-				kernel.Axpy(rows[int(index[j])*dim+d.Skip:][:d.Dim], value(in, j), g)
+				s.level.Axpy(rows[int(index[j])*dim+d.Skip:][:d.Dim], value(in, j), g)
 			}
 		}
 	}

@@ -1,5 +1,5 @@
 // Package native is the engine in Go: the architectures of engine.Plan computed on the loops
-// of internal/kernel, on any platform and without cgo. It is the reference that other engines
+// of internal/kernel at one of its instruction levels, on any platform and without cgo. It is the reference that other engines
 // are compared with.
 //
 // Compile turns a spec into a Model; each goroutine takes a Stepper from it and calls Predict

@@ -1,9 +1,6 @@
 package native
 
-import (
-	"github.com/tidemill/tidemill/internal/engine"
-	"github.com/tidemill/tidemill/internal/kernel"
-)
+import "github.com/tidemill/tidemill/internal/engine"
 
 // fmForward adds the pairwise interactions, in time linear in ids and factors (Rendle,
 // Factorization Machines, ICDM 2010, Lemma 3.1): with S[f] = Σⱼ xⱼ·v[f] and
@@ -22,13 +19,13 @@ func (s *stepper) fmForward(fm *engine.FM, in *engine.Inputs, look []engine.Look
 			rows, index := p.Rows[fm.Table], look[fm.Table].Index
 			lo, hi := ids(in, i)
 			for j := lo; j < hi; j++ {
-				kernel.AxpySquares(sum, sq, value(in, j), rows[int(index[j])*(k+width)+k:][:width])
+				s.level.AxpySquares(sum, sq, value(in, j), rows[int(index[j])*(k+width)+k:][:width])
 			}
 		}
 		if fm.DenseFactors >= 0 {
 			factors := p.Dense[fm.DenseFactors]
 			for w, d := range in.Dense[i*in.Width : (i+1)*in.Width] {
-				kernel.AxpySquares(sum, sq, d, factors[w*width:(w+1)*width])
+				s.level.AxpySquares(sum, sq, d, factors[w*width:(w+1)*width])
 			}
 		}
 		for c := range k {
@@ -53,26 +50,23 @@ func (s *stepper) fmBackward(fm *engine.FM, in *engine.Inputs, look []engine.Loo
 			lo, hi := ids(in, i)
 			for j := lo; j < hi; j++ {
 				at := int(index[j])*(k+width) + k
-				factorGrads(grads[at:][:width], rows[at:][:width], sum, dz, value(in, j))
+				s.factorGrads(grads[at:][:width], rows[at:][:width], sum, dz, value(in, j))
 			}
 		}
 		if fm.DenseFactors >= 0 {
 			factors, grads := p.Dense[fm.DenseFactors], s.res.DenseGrads[fm.DenseFactors]
 			for w, d := range in.Dense[i*in.Width : (i+1)*in.Width] {
-				factorGrads(grads[w*width:(w+1)*width], factors[w*width:(w+1)*width], sum, dz, d)
+				s.factorGrads(grads[w*width:(w+1)*width], factors[w*width:(w+1)*width], sum, dz, d)
 			}
 		}
 	}
 }
 
 // factorGrads adds the gradient of one feature's factors: grad[f] += dz[c]·x·(sum[f] - x·v[f]).
-func factorGrads(grad, v, sum, dz []float32, x float32) {
+func (s *stepper) factorGrads(grad, v, sum, dz []float32, x float32) {
 	dim := len(v) / len(dz)
 	for c, d := range dz {
-		scale := float32(d * x)
-		g, v, sum := grad[c*dim:(c+1)*dim], v[c*dim:(c+1)*dim], sum[c*dim:(c+1)*dim]
-		for f, vf := range v {
-			g[f] += float32(scale * (sum[f] - float32(x*vf)))
-		}
+		lo, hi := c*dim, (c+1)*dim
+		s.level.FactorGrad(grad[lo:hi], v[lo:hi], sum[lo:hi], float32(d*x), x)
 	}
 }

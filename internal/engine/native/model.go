@@ -5,21 +5,24 @@ import (
 
 	"github.com/tidemill/tidemill"
 	"github.com/tidemill/tidemill/internal/engine"
+	"github.com/tidemill/tidemill/internal/kernel"
 )
 
-// Compile plans the architecture of s for features of the given shape. It refuses what
-// engine.NewPlan refuses, with tidemill.ErrInvalid.
-func Compile(s *tidemill.Spec, shape engine.Shape) (engine.Model, error) {
+// Compile plans the architecture of s for features of the given shape, to be computed at an
+// instruction level, one of kernel.Levels. It refuses what engine.NewPlan refuses, with
+// tidemill.ErrInvalid.
+func Compile(s *tidemill.Spec, shape engine.Shape, level kernel.Level) (engine.Model, error) {
 	p, err := engine.NewPlan(s, shape)
 	if err != nil {
 		return nil, err
 	}
-	return &model{plan: p}, nil
+	return &model{plan: p, level: level}, nil
 }
 
 // model implements engine.Model.
 type model struct {
-	plan *engine.Plan
+	plan  *engine.Plan
+	level kernel.Level
 }
 
 func (m *model) Tables() []tidemill.TableSpec   { return m.plan.Tables }
@@ -29,12 +32,12 @@ func (m *model) Outputs() int                   { return m.plan.Outputs }
 
 // Profile is native/GOARCH/Go version/instruction level.
 func (m *model) Profile() string {
-	return "native/" + runtime.GOARCH + "/" + runtime.Version() + "/generic"
+	return "native/" + runtime.GOARCH + "/" + runtime.Version() + "/" + m.level.String()
 }
 
 func (m *model) NewStepper() engine.Stepper {
 	p := m.plan
-	s := &stepper{plan: p}
+	s := &stepper{plan: p, level: m.level, gemm: kernel.NewGemm(m.level)}
 	s.res.RowGrads = make([][]float32, len(p.Tables))
 	s.res.DenseGrads = make([][]float32, len(p.Tensors))
 	for k, t := range p.Tensors {

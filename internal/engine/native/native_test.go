@@ -12,18 +12,33 @@ import (
 	"github.com/tidemill/tidemill/internal/engine"
 	"github.com/tidemill/tidemill/internal/engine/enginetest"
 	"github.com/tidemill/tidemill/internal/engine/native"
+	"github.com/tidemill/tidemill/internal/kernel"
 )
 
-func TestConformance(t *testing.T) { enginetest.Run(t, native.Compile) }
+func TestConformance(t *testing.T) {
+	for _, level := range kernel.Levels() {
+		t.Run(level.String(), func(t *testing.T) {
+			enginetest.Run(t, func(s *tidemill.Spec, shape engine.Shape) (engine.Model, error) {
+				return native.Compile(s, shape, level)
+			})
+		})
+	}
+}
 
 var kinds = []string{tidemill.Logistic, tidemill.FM, tidemill.MLP, tidemill.WideDeep, tidemill.DeepFM}
 
 // compile returns a model of the given kind over fields sparse fields, the last a cross, and
 // width dense numbers, with default sizes.
 func compile(t testing.TB, kind string, fields, width int) engine.Model {
+	t.Helper()
+	return compileAt(t, kind, fields, width, kernel.Best())
+}
+
+func compileAt(t testing.TB, kind string, fields, width int, level kernel.Level) engine.Model {
+	t.Helper()
 	shape := engine.Shape{Fields: fields, Width: width, IsCross: make([]bool, fields), FieldNames: make([]string, fields), Outputs: 1}
 	shape.IsCross[fields-1] = true
-	m, err := native.Compile(&tidemill.Spec{Architecture: tidemill.Architecture{Kind: kind}}, shape)
+	m, err := native.Compile(&tidemill.Spec{Architecture: tidemill.Architecture{Kind: kind}}, shape, level)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,25 +81,31 @@ func batch(m engine.Model, n, fields, width int) (*engine.Inputs, []engine.Looku
 // A row's prediction has the same bits alone as among others: what the validator scores in
 // batches is what serving answers one by one.
 func TestRowsAreIndependent(t *testing.T) {
+	for _, level := range kernel.Levels() {
+		for _, kind := range kinds {
+			rowsAreIndependent(t, kind, level)
+		}
+	}
+}
+
+func rowsAreIndependent(t *testing.T, kind string, level kernel.Level) {
 	const n, fields, width = 33, 5, 3
-	for _, kind := range kinds {
-		m := compile(t, kind, fields, width)
-		in, look, p := batch(m, n, fields, width)
-		st := m.NewStepper()
-		want := make([]float32, n)
-		st.Predict(want, in, look, p)
-		for i := range n {
-			one := &engine.Inputs{N: 1, Fields: fields, Width: width, IDs: in.IDs[i*fields : (i+1)*fields],
-				Dense: in.Dense[i*width : (i+1)*width], Offsets: in.Offsets[:fields+1]}
-			var got [1]float32
-			lookOne := make([]engine.Lookup, len(look))
-			for t := range look {
-				lookOne[t] = engine.Lookup{Unique: look[t].Unique, Index: look[t].Index[i*fields : (i+1)*fields]}
-			}
-			st.Predict(got[:], one, lookOne, p)
-			if math.Float32bits(got[0]) != math.Float32bits(want[i]) {
-				t.Errorf("%s: example %d alone gives %v, in the batch %v", kind, i, got[0], want[i])
-			}
+	m := compileAt(t, kind, fields, width, level)
+	in, look, p := batch(m, n, fields, width)
+	st := m.NewStepper()
+	want := make([]float32, n)
+	st.Predict(want, in, look, p)
+	for i := range n {
+		one := &engine.Inputs{N: 1, Fields: fields, Width: width, IDs: in.IDs[i*fields : (i+1)*fields],
+			Dense: in.Dense[i*width : (i+1)*width], Offsets: in.Offsets[:fields+1]}
+		var got [1]float32
+		lookOne := make([]engine.Lookup, len(look))
+		for t := range look {
+			lookOne[t] = engine.Lookup{Unique: look[t].Unique, Index: look[t].Index[i*fields : (i+1)*fields]}
+		}
+		st.Predict(got[:], one, lookOne, p)
+		if math.Float32bits(got[0]) != math.Float32bits(want[i]) {
+			t.Errorf("%s at %v: example %d alone gives %v, in the batch %v", kind, level, i, got[0], want[i])
 		}
 	}
 }
@@ -124,9 +145,44 @@ func TestLearns(t *testing.T) {
 }
 
 func TestProfile(t *testing.T) {
-	want := "native/" + runtime.GOARCH + "/" + runtime.Version() + "/generic"
-	if got := compile(t, tidemill.Logistic, 1, 0).Profile(); got != want {
-		t.Errorf("profile %q, want %q", got, want)
+	for _, level := range kernel.Levels() {
+		want := "native/" + runtime.GOARCH + "/" + runtime.Version() + "/" + level.String()
+		if got := compileAt(t, tidemill.Logistic, 1, 0, level).Profile(); got != want {
+			t.Errorf("profile %q, want %q", got, want)
+		}
+	}
+}
+
+// Between instruction levels, losses and gradients of one step agree within the rounding of
+// sums of a few hundred terms.
+func TestLevelsAgree(t *testing.T) {
+	const n, fields, width, tolerance = 70, 7, 5, 1e-5
+	for _, kind := range kinds {
+		reference := compileAt(t, kind, fields, width, kernel.Generic)
+		in, look, p := batch(reference, n, fields, width)
+		want := reference.NewStepper().Step(in, look, p)
+		for _, level := range kernel.Levels()[1:] {
+			got := compileAt(t, kind, fields, width, level).NewStepper().Step(in, look, p)
+			agree := func(what string, got, want []float32) {
+				var scale float64
+				for _, v := range want {
+					scale = max(scale, math.Abs(float64(v)))
+				}
+				for i := range want {
+					if !(math.Abs(float64(got[i])-float64(want[i])) <= tolerance*scale) {
+						t.Fatalf("%s, %s at %v: element %d is %v, generic %v", kind, what, level, i, got[i], want[i])
+					}
+				}
+			}
+			agree("predictions", got.Predictions, want.Predictions)
+			agree("losses", got.Losses, want.Losses)
+			for i := range want.RowGrads {
+				agree(fmt.Sprintf("gradient of table %d", i), got.RowGrads[i], want.RowGrads[i])
+			}
+			for i := range want.DenseGrads {
+				agree(fmt.Sprintf("gradient of tensor %d", i), got.DenseGrads[i], want.DenseGrads[i])
+			}
+		}
 	}
 }
 

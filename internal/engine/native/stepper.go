@@ -7,7 +7,9 @@ import (
 
 // stepper implements engine.Stepper. N is the batch's examples and K the plan's outputs.
 type stepper struct {
-	plan *engine.Plan
+	plan  *engine.Plan
+	level kernel.Level
+	gemm  *kernel.Gemm
 
 	scores  []float32 // [N × K] logits or values
 	dscores []float32 // [N × K] gradient of the batch's loss by scores
@@ -102,8 +104,16 @@ func (s *stepper) backward(in *engine.Inputs, look []engine.Lookup, p *engine.Pa
 	plan := s.plan
 	k := plan.Outputs
 	bias := s.res.DenseGrads[plan.Bias]
-	for i := range in.N {
-		kernel.Add(bias, s.dscores[i*k:(i+1)*k])
+	if k == 1 {
+		sum := bias[0]
+		for _, d := range s.dscores {
+			sum += d
+		}
+		bias[0] = sum
+	} else {
+		for i := range in.N {
+			s.level.Add(bias, s.dscores[i*k:(i+1)*k])
+		}
 	}
 	if w := plan.Wide; w != nil {
 		s.wideBackward(w.Table, w.Dense, k, in, look)

@@ -1,9 +1,6 @@
 package native
 
-import (
-	"github.com/tidemill/tidemill/internal/engine"
-	"github.com/tidemill/tidemill/internal/kernel"
-)
+import "github.com/tidemill/tidemill/internal/engine"
 
 // wideForward adds the linear part: z += Σⱼ xⱼ·row[:K] + Σ_w d[w]·dense[w,:]. Rows are dim
 // long; only their first K values are linear weights.
@@ -23,12 +20,12 @@ func (s *stepper) wideForward(table, dense, dim int, in *engine.Inputs, look []e
 			}
 			z := s.scores[i*k : (i+1)*k]
 			for j := lo; j < hi; j++ {
-				kernel.Axpy(z, value(in, j), rows[int(index[j])*dim:][:k])
+				s.level.Axpy(z, value(in, j), rows[int(index[j])*dim:][:k])
 			}
 		}
 	}
 	if dense >= 0 {
-		kernel.GemmNN(s.scores, in.Dense, p.Dense[dense], in.N, k, in.Width)
+		s.gemm.NN(s.scores, in.Dense, p.Dense[dense], in.N, k, in.Width)
 	}
 }
 
@@ -48,11 +45,11 @@ func (s *stepper) wideBackward(table, dense, dim int, in *engine.Inputs, look []
 			}
 			dz := s.dscores[i*k : (i+1)*k]
 			for j := lo; j < hi; j++ {
-				kernel.Axpy(rows[int(index[j])*dim:][:k], value(in, j), dz)
+				s.level.Axpy(rows[int(index[j])*dim:][:k], value(in, j), dz)
 			}
 		}
 	}
 	if dense >= 0 {
-		kernel.GemmTN(s.res.DenseGrads[dense], in.Dense, s.dscores, in.Width, k, in.N)
+		s.gemm.TN(s.res.DenseGrads[dense], in.Dense, s.dscores, in.Width, k, in.N)
 	}
 }
