@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"iter"
 	"slices"
 	"sync"
 
@@ -17,8 +16,11 @@ import (
 	"github.com/tidemill/tidemill/ps/optim"
 )
 
-// auxNotes names the home shard's notes in a snapshot.
-const auxNotes = "notes"
+// Names in a snapshot: of the home shard's notes, and of what a shard has counted.
+const (
+	auxNotes  = "notes"
+	auxCounts = "counts"
+)
 
 // job is one job in this process. mu guards everything below it; every request builds an
 // event, steps the core and carries out its effects under mu.
@@ -35,6 +37,10 @@ type job struct {
 	calls    map[uint64]*call
 	nextID   uint64
 	restore  func(generation uint64) // starts bringing the state to the generation's cut
+	// baseline is the committed snapshot that the tables' bases are of, tried the number of the
+	// capture after it; 0: none.
+	baseline, tried int64
+	attempts        int64 // captures so far: their blobs' names differ
 	// fault, once set, answers everything: the state of this generation cannot be used.
 	fault error
 }
@@ -63,24 +69,20 @@ type notes struct {
 	Bad      []snapshot.BadRow `json:"bad,omitempty"`
 }
 
+// counts is what a shard has counted; it is in snapshots unless all of it is zero.
+type counts struct {
+	Overflow []int64 `json:"overflow"` // by table
+}
+
 // call is a request waiting for its effect.
 type call struct {
 	done  chan error
 	push  *wire.PushRequest
 	pull  *wire.PullRequest
+	snap  *wire.SnapshotRequest
 	reply *wire.PullReply
 	held  wire.Held
 	image *capture
-}
-
-// capture is the state of this ps's shards at a cut.
-type capture struct {
-	shards   []snapshot.ShardImage
-	tables   []*table
-	home     *wire.Home
-	examples int64
-	layout   snapshot.Layout
-	release  func()
 }
 
 func newShard(m *model.Model, number, v int) *shard {
@@ -128,7 +130,7 @@ func (j *job) step(ev *Event) {
 			case Fenced:
 				c.held = e.Held
 			case Capture:
-				c.image, err = j.capture()
+				c.image, err = j.capture(c.snap)
 			}
 			c.done <- err
 		}
@@ -329,39 +331,6 @@ func (h *home) apply(req *wire.PushRequest) error {
 	return nil
 }
 
-// capture freezes the state copy-on-write. mu is held.
-func (j *job) capture() (*capture, error) {
-	c := &capture{layout: j.model.Layout, examples: j.core.Examples()}
-	for _, s := range j.owned {
-		img := snapshot.ShardImage{Shard: s.number}
-		images := make([]image, len(s.tables))
-		for t, tab := range s.tables {
-			images[t] = tab.capture()
-			c.tables = append(c.tables, tab)
-		}
-		img.Pages = func(t int) iter.Seq2[[]uint64, []float32] { return images[t].all() }
-		for _, b := range s.blocks {
-			b.shared = true
-			img.Blocks = append(img.Blocks, b.Block)
-		}
-		if s.home != nil {
-			var err error
-			if img.Aux, c.home, err = s.home.capture(); err != nil {
-				return nil, err
-			}
-		}
-		c.shards = append(c.shards, img)
-	}
-	c.release = func() {
-		j.mu.Lock()
-		defer j.mu.Unlock()
-		for _, t := range c.tables {
-			t.release()
-		}
-	}
-	return c, nil
-}
-
 func (h *home) capture() (map[string][]byte, *wire.Home, error) {
 	state, err := h.transforms.AppendBinary(nil)
 	if err != nil {
@@ -384,56 +353,4 @@ func (h *home) capture() (map[string][]byte, *wire.Home, error) {
 		Progress: prog, Transforms: public,
 		EventMax: slices.Clone(h.notes.EventMax), Bad: slices.Clone(h.notes.Bad),
 	}, nil
-}
-
-// loader fills shards that are not yet visible to anyone from a snapshot's parts.
-type loader struct {
-	model  *model.Model
-	shards []*shard
-}
-
-func (l *loader) Rows(s, table int, ids []uint64, rows []float32) error {
-	t := l.shards[s].tables[table]
-	w := t.width
-	for i, id := range ids {
-		t.add(id, rows[i*w:(i+1)*w])
-	}
-	return nil
-}
-
-func (l *loader) Block(s int, b snapshot.Block) error {
-	for _, own := range l.shards[s].blocks {
-		if own.Tensor == b.Tensor && own.Block.Block == b.Block {
-			if len(own.State) != len(b.State) || len(own.Weight) != len(b.Weight) {
-				return fmt.Errorf("ps: restore: block %d of tensor %d has another size: %w", b.Block, b.Tensor, tidemill.ErrCorrupt)
-			}
-			copy(own.Weight, b.Weight)
-			copy(own.State, b.State)
-			copy(own.Average, b.Average)
-			own.At = b.At
-			return nil
-		}
-	}
-	return fmt.Errorf("ps: restore: block %d of tensor %d belongs to another shard: %w", b.Block, b.Tensor, tidemill.ErrCorrupt)
-}
-
-func (l *loader) Aux(s int, name string, data []byte) error {
-	h := l.shards[s].home
-	if h == nil {
-		return nil
-	}
-	var err error
-	switch name {
-	case snapshot.AuxTransforms:
-		h.transforms, err = l.model.Plan.LoadState(data)
-		h.stale = true
-	case snapshot.AuxProgress:
-		h.progress, err = progress.Load(data)
-	case auxNotes:
-		h.notes = notes{}
-		if err = json.Unmarshal(data, &h.notes); err != nil {
-			err = fmt.Errorf("ps: restore: notes: %w: %w", tidemill.ErrCorrupt, err)
-		}
-	}
-	return err
 }

@@ -154,6 +154,7 @@ func (s *Server) restore(ctx context.Context, j *job, a tidemill.Assignment) {
 		return
 	}
 	j.fault = nil
+	j.baseline, j.tried = a.Snapshot, 0
 	j.model, j.shards, j.owned = m, shards, j.owned[:0]
 	for _, sh := range shards {
 		if sh != nil {
@@ -191,7 +192,11 @@ func (s *Server) load(ctx context.Context, a tidemill.Assignment) (*model.Model,
 		return nil, nil, err
 	}
 	want := func(shard int) bool { return shard < len(shards) && shards[shard] != nil }
-	return m, shards, snapshot.ReadParts(ctx, s.cfg.Bucket, man.Parts, m.Layout, want, &loader{m, shards})
+	l := newLoader(m, shards)
+	if err := snapshot.ReadParts(ctx, s.cfg.Bucket, man.Parts, m.Layout, want, l); err != nil {
+		return nil, nil, err
+	}
+	return m, shards, l.loaded(man)
 }
 
 func (s *Server) job(name string) (*job, error) {
@@ -273,17 +278,17 @@ func (s *Server) Snapshot(ctx context.Context, req *wire.SnapshotRequest, marked
 	if err != nil {
 		return wire.Written{}, err
 	}
-	c := &call{done: make(chan error, 1)}
+	c := &call{done: make(chan error, 1), snap: req}
 	if err := j.do(ctx, &Event{Kind: Snapshot, Generation: req.Generation, Round: req.Round, Cut: req.Cut}, c); err != nil {
 		return wire.Written{}, err
 	}
-	defer c.image.release()
+	defer j.release(c.image)
 	marked()
 	j.mu.Lock()
 	epoch := j.assigned.Seq
 	j.mu.Unlock()
 	prefix, err := snapshot.PartName{
-		Job: req.Job, Number: req.Number, Generation: req.Generation, Epoch: epoch, Attempt: 1, Member: s.cfg.Member,
+		Job: req.Job, Number: req.Number, Generation: req.Generation, Epoch: epoch, Attempt: c.image.attempt, Member: s.cfg.Member,
 	}.Prefix()
 	if err != nil {
 		return wire.Written{}, err
@@ -292,7 +297,11 @@ func (s *Server) Snapshot(ctx context.Context, req *wire.SnapshotRequest, marked
 		return wire.Written{}, fmt.Errorf("ps: this process has lost its session lease: %w", tidemill.ErrFenced)
 	}
 	part, err := snapshot.WritePart(ctx, s.cfg.Bucket, prefix, c.image.layout, c.image.shards)
-	return wire.Written{Part: part, Examples: c.image.examples, Home: c.image.home}, err
+	if err != nil {
+		return wire.Written{}, err
+	}
+	j.wrote(c.image, &part)
+	return wire.Written{Part: part, Examples: c.image.examples, Home: c.image.home}, nil
 }
 
 // Status implements wire.PS.

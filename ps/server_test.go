@@ -262,8 +262,8 @@ func TestMarkedThenWritten(t *testing.T) {
 			must(t, err)
 			for _, sh := range j.owned {
 				for _, tab := range sh.tables {
-					if tab.images != 0 {
-						t.Errorf("shard %d still holds %d images", sh.number, tab.images)
+					if len(tab.images) != 0 {
+						t.Errorf("shard %d still holds %d images", sh.number, len(tab.images))
 					}
 				}
 			}

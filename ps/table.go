@@ -1,7 +1,6 @@
 package ps
 
 import (
-	"iter"
 	"math"
 	"slices"
 
@@ -12,12 +11,10 @@ import (
 
 const pageRows = 256
 
-// page is pageRows rows of a table. A page of an older epoch than its table's belongs to a
-// captured image as well and is copied before it changes.
+// page is pageRows rows of a table. Ids never change once they are in.
 type page struct {
-	epoch uint32
-	ids   []uint64  // [pageRows]
-	data  []float32 // [pageRows × width]
+	ids  []uint64  // [pageRows]
+	data []float32 // [pageRows × width]
 }
 
 // table is one shard's part of a sparse table: rows by id, collision-free, growing. It
@@ -38,10 +35,10 @@ type table struct {
 	// fallbackID, which lies outside the bound.
 	overflow int64
 	fallback uint64 // id of the fallback row
-	epoch    uint32
-	images   int // captured images that are still being written
 	fresh    []float32
 	watchers []*dirty
+	images   []*image // captured and not yet released
+	since    since    // what changed since the last snapshot
 }
 
 // fallbackID is the id that ids without a row of their own share when a shard's table is full.
@@ -154,13 +151,16 @@ func (t *table) insert(id uint64, examples int64) int {
 // add appends a row as it is; id must be new.
 func (t *table) add(id uint64, values []float32) int {
 	if t.n%pageRows == 0 {
-		t.pages = append(t.pages, &page{epoch: t.epoch, ids: make([]uint64, pageRows), data: make([]float32, pageRows*t.width)})
+		t.pages = append(t.pages, &page{ids: make([]uint64, pageRows), data: make([]float32, pageRows*t.width)})
 	}
 	row := t.n
 	t.n++
-	r := t.writable(row)
 	t.pages[row/pageRows].ids[row%pageRows] = id
-	copy(r, values)
+	copy(t.row(row), values)
+	t.since.inserted(row)
+	for _, d := range t.watchers {
+		d.add(row)
+	}
 	if 4*t.n > 3*len(t.slots) {
 		t.grow()
 	}
@@ -184,47 +184,16 @@ func (t *table) grow() {
 	}
 }
 
-// writable returns a row for writing: it marks the row as changed, and copies its page first
-// if an image holds it.
+// writable returns a row for writing: whoever watches the table learns that the row changes,
+// and images of it keep what it was.
 func (t *table) writable(row int) []float32 {
+	r := t.row(row)
+	t.since.changed(t, row, r)
 	for _, d := range t.watchers {
 		d.add(row)
 	}
-	p := t.pages[row/pageRows]
-	if p.epoch != t.epoch {
-		if t.images > 0 {
-			p = &page{ids: slices.Clone(p.ids), data: slices.Clone(p.data)}
-			t.pages[row/pageRows] = p
-		}
-		p.epoch = t.epoch
+	for _, m := range t.images {
+		m.keep(row, r)
 	}
-	return t.row(row)
-}
-
-// image is a table as it was when captured. Reading it needs no lock.
-type image struct {
-	pages []*page
-	n     int
-	width int
-}
-
-// capture freezes the present rows; release must be called once the image is done with.
-func (t *table) capture() image {
-	t.epoch++
-	t.images++
-	return image{slices.Clone(t.pages), t.n, t.width}
-}
-
-func (t *table) release() { t.images-- }
-
-// all yields ids and interleaved rows, page by page.
-func (m image) all() iter.Seq2[[]uint64, []float32] {
-	return func(yield func([]uint64, []float32) bool) {
-		for i, p := range m.pages {
-			n := min(pageRows, m.n-i*pageRows)
-			if !yield(p.ids[:n], p.data[:n*m.width]) {
-				return
-			}
-		}
-	}
+	return r
 }

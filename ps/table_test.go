@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -70,7 +71,7 @@ func (m *naive) apply(seed, id uint64, grad []float32, before, k int64) {
 }
 
 // same compares an image with what it should hold; "" means that it does.
-func same(img image, want map[uint64][]float32) string {
+func same(img *image, want map[uint64][]float32) string {
 	got := 0
 	for ids, rows := range img.all() {
 		for i, id := range ids {
@@ -102,7 +103,7 @@ func TestTableAndItsImages(t *testing.T) {
 		tab := newTable(l, ru, 0.99, seed, 0, 1)
 		ref := &naive{layout: l, rule: ru, decay: 0.99, rows: map[uint64][]float32{}}
 		type captured struct {
-			image image
+			image *image
 			want  map[uint64][]float32
 		}
 		var held []captured
@@ -144,7 +145,7 @@ func TestTableAndItsImages(t *testing.T) {
 			},
 			"capture": func(r *rapid.T) {
 				if len(held) < 4 {
-					held = append(held, captured{tab.capture(), maps.Clone(ref.rows)})
+					held = append(held, captured{tab.capture(&sync.Mutex{}), maps.Clone(ref.rows)})
 				}
 			},
 			"release": func(r *rapid.T) {
@@ -155,7 +156,7 @@ func TestTableAndItsImages(t *testing.T) {
 				if diff := same(held[i].image, held[i].want); diff != "" {
 					r.Fatalf("image: %s", diff)
 				}
-				tab.release()
+				held[i].image.release()
 				held = slices.Delete(held, i, i+1)
 			},
 			"": func(r *rapid.T) {
@@ -169,7 +170,7 @@ func TestTableAndItsImages(t *testing.T) {
 				r.Fatalf("image: %s", diff)
 			}
 		}
-		if diff := same(tab.capture(), ref.rows); diff != "" {
+		if diff := same(tab.capture(&sync.Mutex{}), ref.rows); diff != "" {
 			r.Fatalf("table: %s", diff)
 		}
 	})

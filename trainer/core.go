@@ -33,6 +33,7 @@ type Core struct {
 	tail    tidemill.Rounds
 	sched   tidemill.Rounds // since the last cut: becomes the manifest's schedule; staleness 0 only
 	number  int64           // next number in the snapshot chain
+	base    int64           // last committed snapshot; 0: none
 	wanted  bool            // a cut was asked for
 	bar     *barrier
 	paused  bool
@@ -155,7 +156,8 @@ const (
 	// Grant sends Run (empty: nothing new) to Member for Partition, with Next, below which
 	// everything is granted.
 	Grant
-	// TakeSnapshot asks every ps of PS for snapshot Number at Cut, after Round.
+	// TakeSnapshot asks every ps of PS for snapshot Number at Cut, after Round; Base was
+	// committed last.
 	TakeSnapshot
 	// Commit writes the manifest of Number, then reports Committed or Beaten.
 	Commit
@@ -172,6 +174,7 @@ type Effect struct {
 	Run        tidemill.Run
 	Next       int64
 	Number     int64
+	Base       int64
 	Round      int64
 	Cut        tidemill.Cut
 	PS         []string
@@ -295,7 +298,7 @@ func (c *Core) recovered(ev *Event) {
 		return
 	}
 	r := &ev.Assignment
-	c.number = ev.Number
+	c.number, c.base = ev.Number, r.Snapshot
 	c.asg.Generation = max(c.asg.Generation, r.Generation) + 1
 	n := c.count()
 	c.asg.Snapshot, c.asg.Cut, c.asg.Round, c.asg.Examples = r.Snapshot, r.Cut.Clone(), r.Round, r.Examples

@@ -120,7 +120,7 @@ func (c *Core) takeCut() {
 		marked: map[string]bool{}, written: map[string]bool{}, spread: c.plan.spread,
 	}
 	c.sched, c.rows, c.wanted = nil, 0, false
-	c.emit(Effect{Kind: TakeSnapshot, Number: c.bar.number, Round: c.bar.round, Cut: cut.Clone(), PS: c.psIDs})
+	c.emit(Effect{Kind: TakeSnapshot, Number: c.bar.number, Base: c.base, Round: c.bar.round, Cut: cut.Clone(), PS: c.psIDs})
 }
 
 func (c *Core) written(ev *Event) {
@@ -141,6 +141,7 @@ func (c *Core) committed(ev *Event) {
 		return
 	}
 	c.bar = nil
+	c.base = b.number
 	c.number++
 	if c.end() != "" && slices.Equal(b.cut, c.granted()) {
 		c.asg.State = c.end()

@@ -275,7 +275,7 @@ func (r *run) step(ctx context.Context, ev *Event) {
 			r.t.mu.Unlock()
 			for _, id := range e.PS {
 				go r.snapshot(ctx, members[id], &wire.SnapshotRequest{
-					Job: r.job, Generation: gen, Number: e.Number, Round: e.Round, Cut: e.Cut.Clone(),
+					Job: r.job, Generation: gen, Number: e.Number, Round: e.Round, Cut: e.Cut.Clone(), Base: e.Base,
 				})
 			}
 		case Commit:

@@ -14,9 +14,12 @@ import (
 	"github.com/tidemill/tidemill"
 )
 
-// Format is the number of the format that this package writes, in every manifest and in the
-// metadata of every Arrow file. It reads this one only.
-const Format = 1
+// Format is the number of the manifest's format that this package writes. It also reads
+// format 1, in which every blob belonged to the snapshot that named it.
+const Format = 2
+
+// fileFormat is in the metadata of every Arrow file.
+const fileFormat = 1
 
 // Columns are built over the caller's slices without a copy: an array made here is valid for
 // as long as its slices are left alone, and needs no Release.
@@ -90,7 +93,7 @@ func field(name string, t arrow.DataType) arrow.Field { return arrow.Field{Name:
 
 // schema is a file's, marked with the format and what the file holds.
 func schema(kind, table string, fields ...arrow.Field) *arrow.Schema {
-	keys, values := []string{"tidemill.format", "tidemill.kind"}, []string{strconv.Itoa(Format), kind}
+	keys, values := []string{"tidemill.format", "tidemill.kind"}, []string{strconv.Itoa(fileFormat), kind}
 	if table != "" {
 		keys, values = append(keys, "tidemill.table"), append(values, table)
 	}
@@ -112,6 +115,11 @@ func tableSchema(t TableLayout) *arrow.Schema {
 		fields = append(fields, field("average", vectorType(t.Dim)), field("average_at", arrow.PrimitiveTypes.Uint64))
 	}
 	return schema(KindTable, t.Name, fields...)
+}
+
+// removedSchema is that of the rows of a table that are gone.
+func removedSchema(table string) *arrow.Schema {
+	return schema(KindRemoved, table, field("shard", arrow.PrimitiveTypes.Uint16), field("id", arrow.PrimitiveTypes.Uint64))
 }
 
 // denseSchema is that of dense tensors in a snapshot.

@@ -5,9 +5,9 @@
 // in a directory, remoteblob reaches one over gRPC. Blobs are written once, under names that
 // are never used again, and what points at them is written after them:
 //
-//	jobs/JOB/snapshot/000000012/g3-e41-a1-node1-table-00-wide.arrow   rows, one file per table and ps
-//	jobs/JOB/snapshot/000000012/g3-e41-a1-node1-dense.arrow           blocks of dense tensors
-//	jobs/JOB/snapshot/000000012/g3-e41-a1-node1-aux.arrow             everything else, by name
+//	jobs/JOB/snapshot/000000012/g3-e41-a7-node1-table-00-wide-s00000.arrow   rows that changed
+//	jobs/JOB/snapshot/000000012/g3-e41-a7-node1-dense.arrow   blocks of dense tensors
+//	jobs/JOB/snapshot/000000012/g3-e41-a7-node1-aux.arrow     everything else, by name
 //	jobs/JOB/snapshot/000000012/manifest.json                      the commit
 //	models/MODEL/version/000000007/…, manifest.json last           what serving loads
 //	models/MODEL/decision/000000007/000000001.json                 the gate's word on it
@@ -15,7 +15,8 @@
 //
 // Each parameter server calls WritePart for its shards and hands the Part to the trainer,
 // which collects them in a Manifest and appends that to the job's Chain: that one create-only
-// write is the commit point. ReadParts delivers the state back, Export turns it into
+// write is the commit point. A manifest also names the blobs of older snapshots that hold what
+// did not change. ReadParts delivers the state back, Export turns it into
 // VersionFiles, WriteVersion and ReadVersion store and load those.
 //
 // The one law: no value is used before the bytes that hold it are verified. A manifest carries

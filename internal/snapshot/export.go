@@ -196,15 +196,16 @@ func (e *exporter) Aux(shard int, name string, data []byte) error {
 func (t *Frozen) sort() error {
 	order := make([]rowAt, len(t.IDs))
 	for i, id := range t.IDs {
-		order[i] = rowAt{id, i}
+		order[i] = rowAt{id, uint32(i)}
 	}
-	if err := sortRows(order, t.Name); err != nil {
+	order, _, err := sortRows(order, nil, t.Name)
+	if err != nil {
 		return err
 	}
 	weights := make([]float32, 0, len(t.Weights))
 	for i, o := range order {
 		t.IDs[i] = o.id
-		weights = append(weights, t.Weights[o.pos*t.Dim:(o.pos+1)*t.Dim]...)
+		weights = append(weights, t.Weights[int(o.row)*t.Dim:(int(o.row)+1)*t.Dim]...)
 	}
 	t.Weights = weights
 	return nil

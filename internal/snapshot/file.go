@@ -62,8 +62,18 @@ func (a *arrowBlob) batch(shard int, columns ...arrow.Array) error {
 		return createError(a.info.Name, err)
 	}
 	a.info.Rows += int64(columns[0].Len())
-	if s := a.info.Shards; shard >= 0 && (len(s) == 0 || s[len(s)-1] != shard) {
-		a.info.Shards = append(a.info.Shards, shard)
+	if shard < 0 {
+		return nil
+	}
+	n := len(a.info.Shards)
+	if n == 0 || a.info.Shards[n-1] != shard {
+		a.info.Shards, n = append(a.info.Shards, shard), n+1
+		if a.info.Table != "" {
+			a.info.ShardRows = append(a.info.ShardRows, 0)
+		}
+	}
+	if a.info.Table != "" {
+		a.info.ShardRows[n-1] += int64(columns[0].Len())
 	}
 	return nil
 }

@@ -130,26 +130,15 @@ func (s state) images(own func(int) bool, order *rand.Rand) []ShardImage {
 		if !own(shard) {
 			continue
 		}
-		img := ShardImage{Shard: shard, Aux: s.aux[shard], Pages: func(table int) iter.Seq2[[]uint64, []float32] {
-			rows := s.rows[table][shard]
-			ids := slices.Sorted(maps.Keys(rows))
-			// Called from several goroutines: a generator of its own.
+		img := ShardImage{Shard: shard, Aux: s.aux[shard]}
+		for table := range s.rows {
+			// Used in several goroutines: a generator of its own.
 			rng := rand.New(rand.NewPCG(uint64(table), uint64(shard)))
-			if order != nil {
-				rng.Shuffle(len(ids), func(i, k int) { ids[i], ids[k] = ids[k], ids[i] })
+			if order == nil {
+				rng = nil
 			}
-			return func(yield func([]uint64, []float32) bool) {
-				for page := range slices.Chunk(ids, 7) {
-					var flat []float32
-					for _, id := range page {
-						flat = append(flat, rows[id]...)
-					}
-					if !yield(page, flat) {
-						return
-					}
-				}
-			}
-		}}
+			img.Tables = append(img.Tables, TableImage{Rows: newTestRows(s.layout.Tables[table].Width(), s.rows[table][shard], nil, rng)})
+		}
 		for _, b := range s.blocks[shard] { // map order
 			img.Blocks = append(img.Blocks, b)
 		}
@@ -160,6 +149,56 @@ func (s state) images(own func(int) bool, order *rand.Rand) []ShardImage {
 	}
 	return out
 }
+
+// testRows are rows in a map, in the order of ids or in a random one.
+type testRows struct {
+	width   int
+	ids     []uint64
+	rows    map[uint64][]float32
+	changed map[uint64]bool // nil: all
+	sum     Digest
+	done    bool
+}
+
+func newTestRows(width int, rows map[uint64][]float32, changed map[uint64]bool, order *rand.Rand) *testRows {
+	r := &testRows{width: width, ids: slices.Sorted(maps.Keys(rows)), rows: rows, changed: changed}
+	if order != nil {
+		order.Shuffle(len(r.ids), func(i, k int) { r.ids[i], r.ids[k] = r.ids[k], r.ids[i] })
+	}
+	return r
+}
+
+func (r *testRows) Len() int { return len(r.ids) }
+
+func (r *testRows) Changed(row uint32) bool { return r.changed == nil || r.changed[r.ids[row]] }
+
+func (r *testRows) CountChanged() int {
+	n := 0
+	for row := range r.ids {
+		if r.Changed(uint32(row)) {
+			n++
+		}
+	}
+	return n
+}
+
+func (r *testRows) List(changed bool) iter.Seq2[uint32, uint64] {
+	return func(yield func(uint32, uint64) bool) {
+		for row, id := range r.ids {
+			if (!changed || r.Changed(uint32(row))) && !yield(uint32(row), id) {
+				return
+			}
+		}
+	}
+}
+
+func (r *testRows) Copy(dst []float32, rows []uint32) {
+	for i, row := range rows {
+		copy(dst[i*r.width:(i+1)*r.width], r.rows[r.ids[row]])
+	}
+}
+
+func (r *testRows) Done(sum Digest) { r.sum, r.done = sum, true }
 
 // collector is a Sink that rebuilds a state, and complains about what no writer wrote.
 type collector struct{ state }

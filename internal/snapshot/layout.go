@@ -174,12 +174,36 @@ const AuxProgress = "progress"
 
 // ShardImage is the state of one shard, frozen: nothing in it changes while WritePart runs.
 type ShardImage struct {
-	Shard int // in [0, 65536)
-	// Pages yields the rows of a table (its position in the layout), page by page and in any
-	// order: ids, each once, and their rows, [len(ids) × Width]. The slices belong to the
-	// image and are read only until the next page is asked for. Nil means no rows. Pages of
-	// different tables are read at the same time.
-	Pages  func(table int) iter.Seq2[[]uint64, []float32]
+	Shard  int          // in [0, 65536)
+	Tables []TableImage // in layout order; nil: none has a row
 	Blocks []Block
 	Aux    map[string][]byte
+}
+
+// TableImage is what a shard holds of one table, frozen, and what of that is stored already.
+type TableImage struct {
+	Rows Rows // nil: none
+	// Base holds the rows that did not change since a committed snapshot, as Part.Base gives it;
+	// empty: all rows are written. Clean is the digest of those rows.
+	Base  []Blob
+	Clean Digest
+	// Removed are the ids of rows that Base holds and that are gone.
+	Removed []uint64
+}
+
+// Rows are the rows of a table in one shard, known by numbers from 0 on. One goroutine at a
+// time uses them; those of different tables and shards are used at the same time.
+type Rows interface {
+	Len() int
+	// List yields the number and id of every row, in any order, each once; with changed only of
+	// those that differ from the base.
+	List(changed bool) iter.Seq2[uint32, uint64]
+	// Changed reports whether row differs from the base; CountChanged how many do.
+	Changed(row uint32) bool
+	CountChanged() int
+	// Copy copies rows to dst [len(rows) × Width].
+	Copy(dst []float32, rows []uint32)
+	// Done is called once nothing of the rows is needed any more, with their digest. It is not
+	// called when the writing fails.
+	Done(sum Digest)
 }

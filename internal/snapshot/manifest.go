@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/tidemill/tidemill"
@@ -69,8 +70,8 @@ const maxListed = 1 << 20
 
 // Validate reports the first contradiction in m; it wraps tidemill.ErrInvalid.
 func (m *Manifest) Validate() error {
-	if m.Format != Format {
-		return tidemill.Invalid("manifest has format %d, and this program reads format %d", "use the program that wrote it, or a newer one", m.Format, Format)
+	if m.Format < 1 || m.Format > Format {
+		return tidemill.Invalid("manifest has format %d, and this program reads formats up to %d", "use the program that wrote it, or a newer one", m.Format, Format)
 	}
 	if err := CheckName("job", m.Job); err != nil {
 		return err
@@ -110,6 +111,15 @@ func (m *Manifest) Validate() error {
 	if n, v := countShards(m.Parts, shardsOf(m.Spec)), shardsOf(m.Spec); n != v {
 		return tidemill.Invalid("manifest %d holds %d shards of %d", "wait for the parts of all shards", m.Number, n, v)
 	}
+	for i, p := range m.Parts {
+		var sum Digest
+		for _, d := range p.Digests {
+			sum.Add(d)
+		}
+		if m.Format > 1 && (len(p.Digests) != len(p.Shards) || sum != p.Digest) {
+			return tidemill.Invalid("part %d of manifest %d has %d digests for %d shards, or they do not sum up to its own", "give each shard's digest", i, m.Number, len(p.Digests), len(p.Shards))
+		}
+	}
 	if sum := SumParts(m.Parts); sum != m.Digest {
 		return tidemill.Invalid("manifest %d has digest %s, and its parts sum to %s", "use SumParts", m.Number, m.Digest, sum)
 	}
@@ -137,6 +147,17 @@ func countShards(parts []Part, v int) int {
 		}
 	}
 	return n
+}
+
+// ShardDigest returns the digest of one shard's state, where parts tell: those of manifests of
+// format 1 do not.
+func ShardDigest(parts []Part, shard int) (Digest, bool) {
+	for _, p := range parts {
+		if i, ok := slices.BinarySearch(p.Shards, shard); ok && len(p.Digests) == len(p.Shards) {
+			return p.Digests[i], true
+		}
+	}
+	return Digest{}, false
 }
 
 // SumParts returns the digest of the state that parts hold together.
@@ -184,7 +205,7 @@ func DecodeManifest(data []byte) (*Manifest, error) {
 	if err := Unseal(data, &head); err != nil {
 		return nil, fmt.Errorf("manifest: %w", err)
 	}
-	if head.Format != Format {
+	if head.Format < 1 || head.Format > Format {
 		return nil, (&Manifest{Format: head.Format}).Validate()
 	}
 	m := new(Manifest)

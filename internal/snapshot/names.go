@@ -43,16 +43,29 @@ func parseNumber(s string) (n int64, ok bool) {
 	return n, n > 0
 }
 
-// tableBlob returns the last part of the name of a table's blob: the position makes it
-// unique, the name makes it readable.
-func tableBlob(i int, name string) string {
-	safe := strings.Map(func(r rune) rune {
+// tableBlob returns the last part of the name of a table's blob in a snapshot: position and
+// first shard make it unique, the name makes it readable.
+func tableBlob(i int, name string, shard int) string {
+	return fmt.Sprintf("table-%02d-%s-s%05d.arrow", i, safe(name), shard)
+}
+
+// removedBlob returns that of the blob that says which rows are gone.
+func removedBlob(i int, name string) string {
+	return fmt.Sprintf("table-%02d-%s-removed.arrow", i, safe(name))
+}
+
+// versionBlob returns that of a table's blob in a version.
+func versionBlob(i int, name string) string { return fmt.Sprintf("table-%02d-%s.arrow", i, safe(name)) }
+
+// safe makes a table's name fit for a blob's.
+func safe(name string) string {
+	s := strings.Map(func(r rune) rune {
 		if !plain(r) {
 			return '_'
 		}
 		return r
 	}, name)
-	return fmt.Sprintf("table-%02d-%s.arrow", i, safe[:min(len(safe), 64)])
+	return s[:min(len(s), 64)]
 }
 
 // PartName is what the names of one parameter server's blobs in one snapshot are made of:
@@ -62,7 +75,7 @@ type PartName struct {
 	Number     int64  // of the snapshot that is tried
 	Generation uint64 // with Epoch it keeps what a fenced owner still writes apart
 	Epoch      uint64 // of the owner's shards, the largest of them
-	Attempt    int64  // counts the barriers of the generation: a number is tried again after a failure
+	Attempt    int64  // counts the captures of the process: a number is tried again after a failure
 	Member     string
 }
 

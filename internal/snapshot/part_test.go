@@ -3,7 +3,6 @@ package snapshot
 import (
 	"bytes"
 	"errors"
-	"iter"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -139,11 +138,7 @@ func (c *countingSink) Aux(int, string, []byte) error { return nil }
 func TestWritePartRefuses(t *testing.T) {
 	table := TableLayout{TableSpec: tidemill.TableSpec{Name: "t", Dim: 2}}
 	tensor := TensorLayout{TensorSpec: tidemill.TensorSpec{Name: "w", Shape: []int{3}}}
-	page := func(ids []uint64, rows ...float32) func(int) iter.Seq2[[]uint64, []float32] {
-		return func(int) iter.Seq2[[]uint64, []float32] {
-			return func(yield func([]uint64, []float32) bool) { yield(ids, rows) }
-		}
-	}
+	twice := &testRows{width: 2, ids: []uint64{1, 1}, rows: map[uint64][]float32{1: {1, 2}}}
 	w := []float32{1, 2, 3}
 	for _, c := range []struct {
 		name   string
@@ -153,8 +148,8 @@ func TestWritePartRefuses(t *testing.T) {
 		{"shard twice", Layout{}, []ShardImage{{Shard: 1}, {Shard: 1}}},
 		{"negative shard", Layout{}, []ShardImage{{Shard: -1}}},
 		{"large shard", Layout{}, []ShardImage{{Shard: 1 << 16}}},
-		{"short page", Layout{Tables: []TableLayout{table}}, []ShardImage{{Pages: page([]uint64{1}, 1)}}},
-		{"id twice", Layout{Tables: []TableLayout{table}}, []ShardImage{{Pages: page([]uint64{1, 1}, 1, 2, 3, 4)}}},
+		{"tables", Layout{Tables: []TableLayout{table}}, []ShardImage{{Tables: make([]TableImage, 2)}}},
+		{"id twice", Layout{Tables: []TableLayout{table}}, []ShardImage{{Tables: []TableImage{{Rows: twice}}}}},
 		{"no dimension", Layout{Tables: []TableLayout{{TableSpec: tidemill.TableSpec{Name: "t"}}}}, nil},
 		{"no name", Layout{Tables: []TableLayout{{TableSpec: tidemill.TableSpec{Dim: 1}}}}, nil},
 		{"name twice", Layout{Tables: []TableLayout{table, table}}, nil},
@@ -268,14 +263,12 @@ func FuzzReadParts(f *testing.F) {
 func BenchmarkWritePart(b *testing.B) {
 	const n, dim = 200_000, 16
 	l := Layout{Tables: []TableLayout{{TableSpec: tidemill.TableSpec{Name: "t", Dim: dim}, State: dim}}}
-	ids, rows := make([]uint64, n), make([]float32, n*2*dim)
-	for i := range ids {
-		ids[i] = tidemill.Mix(uint64(i))
+	rows := map[uint64][]float32{}
+	for i := range uint64(n) {
+		rows[tidemill.Mix(i)] = make([]float32, 2*dim)
 	}
-	img := []ShardImage{{Pages: func(int) iter.Seq2[[]uint64, []float32] {
-		return func(yield func([]uint64, []float32) bool) { yield(ids, rows) }
-	}}}
-	b.SetBytes(int64(len(rows)) * 4)
+	img := []ShardImage{{Tables: []TableImage{{Rows: newTestRows(2*dim, rows, nil, nil)}}}}
+	b.SetBytes(n * 2 * dim * 4)
 	for b.Loop() {
 		mem := memblob.OpenBucket(&memblob.Options{NoMD5: true})
 		if _, err := WritePart(ctx, mem, "p-", l, img); err != nil {

@@ -33,14 +33,16 @@ const (
 )
 
 // ReadParts delivers the state of those shards for which want returns true (nil: of all) to
-// sink. Blobs without such shards are not touched.
+// sink. Blobs without such shards are not touched. Where several blobs hold a row, the last
+// one counts.
 //
 // Size and SHA-256 of every blob involved are verified before the first value is delivered.
 // One that is missing or damaged wraps tidemill.ErrCorrupt and is named; so does a blob that
 // does not fit the layout, and then, and after any other error, what sink has received is
-// incomplete. Shards come in the parts' order, rows of a shard by ascending id.
+// incomplete. Rows come by table, shard and ascending id.
 //
-// The largest blob is held in memory while it is read.
+// Held in memory are 256 MiB of what was verified and, of the table that is being read, the
+// blobs that hold the shard in work.
 func ReadParts(ctx context.Context, b *blob.Bucket, parts []Part, l Layout, want func(shard int) bool, sink Sink) error {
 	if err := l.Validate(); err != nil {
 		return err
@@ -52,8 +54,7 @@ func ReadParts(ctx context.Context, b *blob.Bucket, parts []Part, l Layout, want
 	if err != nil {
 		return err
 	}
-
-	kept := make([][]byte, len(wanted))
+	s := &store{bucket: b, kept: make([][]byte, len(wanted))}
 	budget := int64(keepBytes)
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(readers)
@@ -65,7 +66,7 @@ func ReadParts(ctx context.Context, b *blob.Bucket, parts []Part, l Layout, want
 		g.Go(func() error {
 			data, err := fetch(gctx, b, info)
 			if keep {
-				kept[i] = data
+				s.kept[i] = data
 			}
 			return err
 		})
@@ -74,19 +75,49 @@ func ReadParts(ctx context.Context, b *blob.Bucket, parts []Part, l Layout, want
 		return err
 	}
 
+	tables := make([]tableReader, len(l.Tables))
 	for i, info := range wanted {
-		data := kept[i]
-		kept[i] = nil
-		if data == nil {
-			if data, err = fetch(ctx, b, info); err != nil {
-				return err
-			}
+		if info.Kind != KindTable && info.Kind != KindRemoved {
+			continue
+		}
+		table := slices.IndexFunc(l.Tables, func(t TableLayout) bool { return t.Name == info.Table })
+		if table < 0 {
+			return corrupt(info.Name, "it holds table %q, which the layout lacks", clip(info.Table))
+		}
+		tables[table].layers = append(tables[table].layers, &layer{info: info, fetch: func(ctx context.Context) ([]byte, error) { return s.get(ctx, i, info) }})
+	}
+	for table, r := range tables {
+		if err := r.read(ctx, l.Tables[table], table, want, sink); err != nil {
+			return err
+		}
+	}
+	for i, info := range wanted {
+		if info.Kind == KindTable || info.Kind == KindRemoved {
+			continue
+		}
+		data, err := s.get(ctx, i, info)
+		if err != nil {
+			return err
 		}
 		if err := deliver(ctx, info, data, l, want, sink); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// store gives out what was verified, once.
+type store struct {
+	bucket *blob.Bucket
+	kept   [][]byte
+}
+
+func (s *store) get(ctx context.Context, i int, info Blob) ([]byte, error) {
+	if data := s.kept[i]; data != nil {
+		s.kept[i] = nil
+		return data, nil
+	}
+	return fetch(ctx, s.bucket, info)
 }
 
 // checkParts returns the blobs that hold wanted shards, in order. A shard that two parts
@@ -103,10 +134,16 @@ func checkParts(parts []Part, want func(int) bool) ([]Blob, error) {
 			owner[s], mine[s] = true, true
 		}
 		for _, info := range p.Blobs {
-			for _, s := range info.Shards {
+			for i, s := range info.Shards {
 				if !mine[s] {
 					return nil, corrupt(info.Name, "it holds shard %d, and its part does not", s)
 				}
+				if i > 0 && s <= info.Shards[i-1] {
+					return nil, corrupt(info.Name, "its shards are not ascending")
+				}
+			}
+			if n := len(info.ShardRows); n != 0 && n != len(info.Shards) {
+				return nil, corrupt(info.Name, "it has %d shards and %d counts of rows", len(info.Shards), n)
 			}
 			if slices.ContainsFunc(info.Shards, want) {
 				out = append(out, info)
@@ -116,7 +153,7 @@ func checkParts(parts []Part, want func(int) bool) ([]Blob, error) {
 	return out, nil
 }
 
-// deliver decodes one verified blob.
+// deliver decodes one verified blob by itself.
 func deliver(ctx context.Context, info Blob, data []byte, l Layout, want func(int) bool, sink Sink) error {
 	var rows int64
 	var err error
@@ -126,7 +163,8 @@ func deliver(ctx context.Context, info Blob, data []byte, l Layout, want func(in
 		if table < 0 {
 			return corrupt(info.Name, "it holds table %q, which the layout lacks", clip(info.Table))
 		}
-		rows, err = readTable(ctx, info, data, l.Tables[table], table, want, sink)
+		r := tableReader{layers: []*layer{{info: info, fetch: func(context.Context) ([]byte, error) { return data, nil }}}}
+		return r.read(ctx, l.Tables[table], table, want, sink)
 	case KindDense:
 		rows, err = readDense(ctx, info, data, l, want, sink)
 	case KindAux:
@@ -138,81 +176,6 @@ func deliver(ctx context.Context, info Blob, data []byte, l Layout, want func(in
 		return corrupt(info.Name, "it has %d rows, and %d were written", rows, info.Rows)
 	}
 	return err
-}
-
-// readTable delivers the rows of one table and returns how many the file has.
-func readTable(ctx context.Context, info Blob, data []byte, t TableLayout, table int, want func(int) bool, sink Sink) (int64, error) {
-	f, err := openArrow(data, tableSchema(t))
-	if err != nil {
-		return 0, corrupt(info.Name, "%v", err)
-	}
-	var total int64
-	var page tablePage
-	for i := range f.batches() {
-		if err := ctx.Err(); err != nil {
-			return 0, err
-		}
-		if err := f.read(i, func(rec arrow.RecordBatch) error { return page.decode(rec, t) }); err != nil {
-			return 0, corrupt(info.Name, "%v", err)
-		}
-		total += int64(len(page.ids))
-		if len(page.ids) == 0 || !want(page.shard) {
-			continue
-		}
-		if !slices.Contains(info.Shards, page.shard) {
-			return 0, corrupt(info.Name, "it holds shard %d, which its entry lacks", page.shard)
-		}
-		if err := sink.Rows(page.shard, table, page.ids, page.rows); err != nil {
-			return 0, err
-		}
-	}
-	return total, nil
-}
-
-// tablePage is one decoded batch of a table; its rows are reused for the next.
-type tablePage struct {
-	shard int
-	ids   []uint64
-	rows  []float32
-}
-
-func (p *tablePage) decode(rec arrow.RecordBatch, t TableLayout) error {
-	n := int(rec.NumRows())
-	shards := rec.Column(0).(*array.Uint16).Uint16Values()
-	p.ids = rec.Column(1).(*array.Uint64).Uint64Values()
-	if n == 0 {
-		return nil
-	}
-	p.shard = int(shards[0])
-	for i := 1; i < n; i++ {
-		if shards[i] != shards[0] || p.ids[i] <= p.ids[i-1] {
-			return fmt.Errorf("%w: a batch holds rows of two shards, or out of order", errShape)
-		}
-	}
-	weight := vectorValues(rec.Column(2), t.Dim)
-	var state, average []float32
-	var at []uint64
-	column := 3
-	if t.State > 0 {
-		state = vectorValues(rec.Column(column), t.State)
-		column++
-	}
-	if t.Average {
-		average = vectorValues(rec.Column(column), t.Dim)
-		at = rec.Column(column + 1).(*array.Uint64).Uint64Values()
-	}
-	width := t.Width()
-	p.rows = slices.Grow(p.rows[:0], n*width)[:n*width]
-	for i := range n {
-		row := p.rows[i*width : (i+1)*width]
-		copy(t.Weight(row), weight[i*t.Dim:(i+1)*t.Dim])
-		copy(t.StateOf(row), state[i*t.State:(i+1)*t.State])
-		if t.Average {
-			copy(t.AverageOf(row), average[i*t.Dim:(i+1)*t.Dim])
-			t.PutAt(row, at[i])
-		}
-	}
-	return nil
 }
 
 // readDense delivers blocks and returns how many the file has.

@@ -16,6 +16,9 @@ import (
 	"github.com/tidemill/tidemill"
 )
 
+// versionFormat is the number of the format of versions.
+const versionFormat = 1
+
 // VersionFiles is a version of a model as serving loads it: weights only, immutable.
 type VersionFiles struct {
 	Version tidemill.Version
@@ -136,7 +139,7 @@ func WriteVersion(ctx context.Context, b *blob.Bucket, v *VersionFiles) error {
 	if err != nil {
 		return err
 	}
-	m := versionManifest{Format: Format, Version: v.Version, Spec: v.Spec, Tables: []tidemill.TableSpec{}, Tensors: []tidemill.TensorSpec{}}
+	m := versionManifest{Format: versionFormat, Version: v.Version, Spec: v.Spec, Tables: []tidemill.TableSpec{}, Tensors: []tidemill.TensorSpec{}}
 	m.Version.Created = m.Version.Created.Round(0).UTC()
 	for _, t := range v.Tables {
 		m.Tables = append(m.Tables, t.TableSpec)
@@ -155,7 +158,7 @@ func WriteVersion(ctx context.Context, b *blob.Bucket, v *VersionFiles) error {
 	g.SetLimit(writers)
 	for i, t := range v.Tables {
 		g.Go(func() (err error) {
-			out := newArrowBlob(gctx, b, frozenTableSchema(t.TableSpec), Blob{Name: prefix + tableBlob(i, t.Name), Kind: KindTable, Table: t.Name})
+			out := newArrowBlob(gctx, b, frozenTableSchema(t.TableSpec), Blob{Name: prefix + versionBlob(i, t.Name), Kind: KindTable, Table: t.Name})
 			blobs[i], err = out.close(frozenTable(out, t))
 			return err
 		})
@@ -205,9 +208,10 @@ func WriteVersion(ctx context.Context, b *blob.Bucket, v *VersionFiles) error {
 func frozenTable(out *arrowBlob, t Frozen) error {
 	order := make([]rowAt, len(t.IDs))
 	for i, id := range t.IDs {
-		order[i] = rowAt{id, i}
+		order[i] = rowAt{id, uint32(i)}
 	}
-	if err := sortRows(order, t.Name); err != nil {
+	order, _, err := sortRows(order, nil, t.Name)
+	if err != nil {
 		return err
 	}
 	limit := batchRows(t.Dim)
@@ -216,7 +220,7 @@ func frozenTable(out *arrowBlob, t Frozen) error {
 		ids, weights = ids[:0], weights[:0]
 		for _, o := range chunk {
 			ids = append(ids, o.id)
-			weights = append(weights, t.Weights[o.pos*t.Dim:(o.pos+1)*t.Dim]...)
+			weights = append(weights, t.Weights[int(o.row)*t.Dim:(int(o.row)+1)*t.Dim]...)
 		}
 		if err := out.batch(-1, uint64s(ids), vectors(t.Dim, weights)); err != nil {
 			return err
@@ -292,8 +296,8 @@ func decodeVersion(record []byte) (*versionManifest, error) {
 	if err := Unseal(record, m); err != nil {
 		return nil, err
 	}
-	if m.Format != Format {
-		return nil, (&Manifest{Format: m.Format}).Validate()
+	if m.Format != versionFormat {
+		return nil, tidemill.Invalid("version has format %d, and this program reads format %d", "use the program that wrote it, or a newer one", m.Format, versionFormat)
 	}
 	if err := m.layout().Validate(); err != nil {
 		return nil, fmt.Errorf("manifest is %w: %v", tidemill.ErrCorrupt, err)

@@ -89,6 +89,9 @@ type SnapshotRequest struct {
 	Number     int64
 	Round      int64
 	Cut        tidemill.Cut
+	// Base is the last snapshot that was committed, 0 for none: what it holds and did not
+	// change since need not be written again.
+	Base int64
 }
 
 // Written is what a ps has put into the store for a snapshot.

@@ -1,0 +1,230 @@
+package ps
+
+import (
+	"iter"
+	"slices"
+	"sync"
+
+	"github.com/tidemill/tidemill/internal/snapshot"
+)
+
+// image is a table as it was when captured. Capturing copies nothing: a row that changes while
+// the image is held leaves its former values with the image, so what is held twice is what
+// training touches meanwhile, and a row that is written to costs one copy of a row.
+type image struct {
+	t     *table
+	mu    sync.Locker // guards the table, and touched, at and kept
+	pages []*page     // those of the table then: they are never replaced, and ids never change
+	n     int
+	width int
+
+	touched dirty            // rows that changed since
+	at      map[uint32]int32 // row → where its former values begin, in rows of kept
+	kept    []float32
+}
+
+// capture freezes the present rows. mu is the lock that guards the table; it is held. The
+// image must be released once it is done with.
+func (t *table) capture(mu sync.Locker) *image {
+	m := &image{t: t, mu: mu, pages: t.pages, n: t.n, width: t.width}
+	t.images = append(t.images, m)
+	return m
+}
+
+// release lets go of the image. The lock is held. Releasing twice does no harm.
+func (m *image) release() {
+	m.t.images = slices.DeleteFunc(m.t.images, func(o *image) bool { return o == m })
+	m.kept, m.at, m.touched = nil, nil, dirty{}
+}
+
+// keep saves the values of a row that is about to change. The lock is held.
+func (m *image) keep(row int, values []float32) {
+	if row >= m.n || !m.touched.add(row) {
+		return
+	}
+	if m.at == nil {
+		m.at = map[uint32]int32{}
+	}
+	m.at[uint32(row)] = int32(len(m.kept) / m.width)
+	m.kept = append(m.kept, values...)
+}
+
+// Len returns the number of rows.
+func (m *image) Len() int { return m.n }
+
+// id returns the id of a row. It needs no lock.
+func (m *image) id(row int) uint64 { return m.pages[row/pageRows].ids[row%pageRows] }
+
+// lockedRows is how many rows are copied under the lock at a time: training waits for that
+// long, some tens of microseconds.
+const lockedRows = 512
+
+// Copy copies rows, by number, to dst [len(rows) × width]. It takes the lock, again and again
+// for a few rows, so training goes on beside it.
+func (m *image) Copy(dst []float32, rows []uint32) {
+	for part := range slices.Chunk(rows, lockedRows) {
+		m.mu.Lock()
+		for i, row := range part {
+			into := dst[i*m.width : (i+1)*m.width]
+			if m.touched.has(int(row)) {
+				at := int(m.at[row]) * m.width
+				copy(into, m.kept[at:at+m.width])
+				continue
+			}
+			from := int(row) % pageRows * m.width
+			copy(into, m.pages[row/pageRows].data[from:from+m.width])
+		}
+		m.mu.Unlock()
+		dst = dst[len(part)*m.width:]
+	}
+}
+
+// all yields ids and interleaved rows, page by page; the slices are reused. It takes the lock.
+func (m *image) all() iter.Seq2[[]uint64, []float32] {
+	return func(yield func([]uint64, []float32) bool) {
+		numbers, rows := make([]uint32, 0, pageRows), make([]float32, pageRows*m.width)
+		for i := range m.pages {
+			numbers = numbers[:0]
+			for row := i * pageRows; row < min(m.n, (i+1)*pageRows); row++ {
+				numbers = append(numbers, uint32(row))
+			}
+			m.Copy(rows, numbers)
+			if !yield(m.pages[i].ids[:len(numbers)], rows[:len(numbers)*m.width]) {
+				return
+			}
+		}
+	}
+}
+
+// since is what a table knows of its rows in comparison with the last snapshots: which ones
+// changed, and what they contributed to the digest. The lock of the job guards it.
+//
+// A snapshot's rows are either as they were in its base or among those that changed, so its
+// digest is the base's, less what the changed rows were in the base, plus what they are now.
+// The first is known, the second is summed up here as rows change, the third by whoever writes
+// them.
+type since struct {
+	rows dirty           // changed since the last capture
+	was  snapshot.Digest // what those of them that tried does not hold were
+	// again is what those that tried holds were when it was captured: they count when it is
+	// committed, and not when it fails.
+	again snapshot.Digest
+
+	base  *base // of the last committed snapshot; nil: nothing is known, everything must be written
+	tried *tried
+}
+
+// base is what a committed snapshot holds of a table's rows.
+type base struct {
+	blobs  []snapshot.Blob
+	digest snapshot.Digest // of the rows
+}
+
+// tried is a capture that is not known to be committed yet.
+type tried struct {
+	rows  *dirty // that differ from the base
+	was   snapshot.Digest
+	sum   snapshot.Digest // of all rows, once they were read
+	wrote *base           // nil: it was not written
+}
+
+func (s *since) inserted(row int) {
+	s.rows.add(row)
+}
+
+// changed notes that a row is about to change; r is what it still is.
+func (s *since) changed(t *table, row int, r []float32) {
+	if !s.rows.add(row) || s.base == nil && s.tried == nil {
+		return
+	}
+	d := snapshot.RowDigest(t.name, t.id(row), r)
+	if s.tried != nil && s.tried.rows.has(row) {
+		s.again.Add(d)
+	} else {
+		s.was.Add(d)
+	}
+}
+
+// loaded says that the rows are those of a committed snapshot.
+func (s *since) loaded(b *base) { *s = since{base: b} }
+
+// forget says that no snapshot is known that the rows could be compared with.
+func (s *since) forget() { *s = since{} }
+
+// settle says what became of the capture before: it was committed, or what it held must be
+// written again.
+func (s *since) settle(committed bool) {
+	t := s.tried
+	s.tried = nil
+	switch {
+	case t == nil:
+	case committed && t.wrote == nil:
+		s.forget()
+	case committed:
+		s.base = t.wrote
+		s.was.Add(s.again)
+	case s.base != nil:
+		s.rows.merge(t.rows)
+		s.was.Add(t.was)
+	}
+	s.again = snapshot.Digest{}
+}
+
+// take begins the next capture, of a settled table.
+func (s *since) take() *tried {
+	s.tried = &tried{rows: s.rows.take(), was: s.was}
+	s.was = snapshot.Digest{}
+	return s.tried
+}
+
+// tableImage is a table for snapshot.WritePart.
+type tableImage struct {
+	*image
+	tried *tried
+}
+
+// freeze captures a table for a snapshot. mu is the lock that guards the table; it is held.
+// What became of the capture before is settled.
+func (t *table) freeze(mu sync.Locker) (snapshot.TableImage, tableImage) {
+	rows := tableImage{t.capture(mu), t.since.take()}
+	out := snapshot.TableImage{Rows: rows}
+	if b := t.since.base; b != nil {
+		out.Base, out.Clean = b.blobs, b.digest
+		out.Clean.Sub(rows.tried.was)
+	}
+	return out, rows
+}
+
+// List yields numbers and ids of all rows, or of those that differ from the base. It needs no
+// lock.
+func (m tableImage) List(changed bool) iter.Seq2[uint32, uint64] {
+	return func(yield func(uint32, uint64) bool) {
+		if changed {
+			for row := range m.tried.rows.rows() {
+				if !yield(uint32(row), m.id(row)) {
+					return
+				}
+			}
+			return
+		}
+		for row := range m.n {
+			if !yield(uint32(row), m.id(row)) {
+				return
+			}
+		}
+	}
+}
+
+// Changed reports whether a row differs from the base.
+func (m tableImage) Changed(row uint32) bool { return m.tried.rows.has(int(row)) }
+
+// CountChanged returns how many rows do.
+func (m tableImage) CountChanged() int { return m.tried.rows.len() }
+
+// Done releases the image: what else is to be written of the part needs it no more.
+func (m tableImage) Done(sum snapshot.Digest) {
+	m.mu.Lock()
+	m.release()
+	m.tried.sum = sum
+	m.mu.Unlock()
+}
