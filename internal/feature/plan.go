@@ -24,10 +24,14 @@ type Plan struct {
 	columns []planColumn
 	dense   []number
 	fields  []field
-	shape   engine.Shape
-	label   label
-	weight  int // index in columns, or -1
-	time    int // index in columns, or -1
+
+	denseNames        []string // by dense
+	standardizedNames []string // by standardized
+
+	shape  engine.Shape
+	label  label
+	weight int // index in columns, or -1
+	time   int // index in columns, or -1
 
 	// What is learned, in the order of the features that learn it.
 	standardized []number // number.moments is the index here
@@ -169,16 +173,16 @@ func (p *Plan) add(schema *arrow.Schema, f *tidemill.FeatureSpec, byName map[str
 	case roleDense:
 		n := newNumber(f, fd.col)
 		if f.Standardize != nil {
-			p.standardize(&n)
+			p.standardize(&n, f.Name)
 		}
 		c.bounded = c.bounded || !n.bounded()
-		p.dense = append(p.dense, n)
+		p.dense, p.denseNames = append(p.dense, n), append(p.denseNames, f.Name)
 		return
 	case roleBucket:
 		fd.category = newCategory(fd.seed) // for its null and unknown ids
 		fd.number = newNumber(f, fd.col)
 		if f.Standardize != nil {
-			p.standardize(&fd.number)
+			p.standardize(&fd.number, f.Name)
 			c.bounded = c.bounded || !fd.number.bounded()
 		}
 		if f.Bucketize.Quantiles > 0 {
@@ -209,9 +213,9 @@ func (p *Plan) add(schema *arrow.Schema, f *tidemill.FeatureSpec, byName map[str
 }
 
 // standardize gives n running moments of its own.
-func (p *Plan) standardize(n *number) {
+func (p *Plan) standardize(n *number, name string) {
 	n.moments = len(p.standardized)
-	p.standardized = append(p.standardized, *n)
+	p.standardized, p.standardizedNames = append(p.standardized, *n), append(p.standardizedNames, name)
 }
 
 // vocabulary returns the raw ids of values as a column of type t has them.

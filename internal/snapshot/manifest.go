@@ -26,6 +26,9 @@ type Manifest struct {
 	// Parent is the number of the snapshot that this one continues; 0 for the first.
 	Parent int64 `json:"parent,omitempty"`
 
+	// Ancestor is what the lineage began from, in all its manifests; nil: from nothing.
+	Ancestor *Ancestor `json:"ancestor,omitempty"`
+
 	StreamTopic    string       `json:"stream_topic,omitempty"`
 	StreamIdentity string       `json:"stream_identity,omitempty"`
 	Cut            tidemill.Cut `json:"cut,omitempty"`
@@ -56,6 +59,27 @@ type Manifest struct {
 type Fence struct {
 	Generation uint64 `json:"generation"` // that begins with it
 	Holder     string `json:"holder"`
+}
+
+// Ancestor is the snapshot, of another lineage, that a lineage began from.
+type Ancestor struct {
+	Job       string `json:"job"`
+	Lineage   string `json:"lineage"`
+	Snapshot  int64  `json:"snapshot"`
+	Savepoint string `json:"savepoint,omitempty"` // the name it was kept under, if that is how it was named
+	SpecHash  string `json:"spec_hash"`
+	Digest    Digest `json:"digest"`
+	Examples  int64  `json:"examples"`
+	// Retired are features of earlier specs whose rows may still be in the tables: rows are
+	// keyed by hashes, which do not tell whose they are. A later spec may use such a name again
+	// only with the same meaning.
+	Retired []RetiredFeature `json:"retired,omitempty"`
+}
+
+// RetiredFeature is a feature that a spec no longer has.
+type RetiredFeature struct {
+	Name  string   `json:"name"`
+	Means []string `json:"means"` // as feature.Sense says it
 }
 
 // BadRow is a row that was put aside instead of trained.
