@@ -11,14 +11,16 @@ import (
 	"time"
 
 	"github.com/tidemill/tidemill"
+	"github.com/tidemill/tidemill/internal/carry"
 	"github.com/tidemill/tidemill/internal/model"
+	"github.com/tidemill/tidemill/internal/snapshot"
 	"github.com/tidemill/tidemill/internal/source"
 	"github.com/tidemill/tidemill/internal/spec"
 )
 
 // Verbs of Command, with the arguments they take.
 const (
-	VerbSubmit    = "submit"    // yaml, file
+	VerbSubmit    = "submit"    // yaml, file, until_end, from, yes
 	VerbJobs      = "jobs"      //
 	VerbJob       = "job"       //
 	VerbMembers   = "members"   //
@@ -56,7 +58,7 @@ func (t *Trainer) command(ctx context.Context, job, verb string, args map[string
 		if args["until_end"] == "true" {
 			doc.Spec.Train.UntilEnd = true
 		}
-		return t.SubmitSpec(ctx, doc)
+		return t.SubmitFrom(ctx, doc, From{Name: args["from"], Yes: args["yes"] == "true"})
 	case VerbJobs:
 		names, err := t.Jobs(ctx)
 		if err != nil {
@@ -96,31 +98,61 @@ func (t *Trainer) command(ctx context.Context, job, verb string, args map[string
 // SubmitSpec checks a spec against its topic and creates the job, named as its model. The
 // error names every problem with its place.
 func (t *Trainer) SubmitSpec(ctx context.Context, doc *spec.Document) (JobStatus, error) {
+	st, err := t.SubmitFrom(ctx, doc, From{})
+	return st.JobStatus, err
+}
+
+// SubmitFrom is SubmitSpec for a job that starts from what another one trained. What cannot be
+// carried over, or would be lost without an agreement, is listed in an error that wraps
+// tidemill.ErrInvalid; then nothing is changed.
+func (t *Trainer) SubmitFrom(ctx context.Context, doc *spec.Document, from From) (SubmitStatus, error) {
+	var out SubmitStatus
+	t.submits.Lock()
+	defer t.submits.Unlock()
 	s := doc.Spec
 	topic, err := t.cfg.Source.Open(ctx, s.Stream.Topic)
 	if err != nil {
-		return JobStatus{}, &tidemill.InputError{Place: doc.Place("stream.topic"), What: err.Error(), Remedy: "produce rows into the topic first"}
+		return out, &tidemill.InputError{Place: doc.Place("stream.topic"), What: err.Error(), Remedy: "produce rows into the topic first"}
 	}
 	defer topic.Close()
 	info, err := topic.Info(ctx)
 	if err != nil {
-		return JobStatus{}, err
+		return out, err
 	}
 	if err := doc.Check(info.Schema); err != nil {
-		return JobStatus{}, err
+		return out, err
 	}
 	if _, err := model.Compile(s, info.Schema); err != nil {
-		return JobStatus{}, err
+		return out, err
 	}
+	offsets := len(s.Stream.Offsets) > 0
 	if s.Stream.Offsets, err = startOf(ctx, doc, topic, info); err != nil {
-		return JobStatus{}, err
+		return out, err
+	}
+	var (
+		m     *snapshot.Manifest
+		label string
+		plan  *carry.Plan
+	)
+	if from.Name != "" {
+		if m, label, err = t.origin(ctx, from.Name, s.Model); err != nil {
+			return out, err
+		}
+		if plan, err = planFrom(doc, info, m, offsets); err != nil {
+			return out, err
+		}
+		out.Carried = plan.Items
+		if err := agree(plan, from.Yes); err != nil {
+			return out, err
+		}
+		s.Stream.Offsets = plan.Begin()
 	}
 	if s.Train.UntilEnd && s.Train.End == nil {
 		s.Train.End = info.Next.Clone()
 	}
 	schema, err := model.EncodeSchema(info.Schema)
 	if err != nil {
-		return JobStatus{}, err
+		return out, err
 	}
 	var lineage [8]byte
 	_, _ = rand.Read(lineage[:])
@@ -128,14 +160,44 @@ func (t *Trainer) SubmitSpec(ctx context.Context, doc *spec.Document) (JobStatus
 		Job: s.Model, Spec: *s, Schema: schema, Cut: tidemill.Cut(s.Stream.Offsets).Clone(),
 		Identity: info.Identity, Lineage: hex.EncodeToString(lineage[:]),
 	}
+	if err := t.free(ctx, a.Job); err != nil {
+		return out, err
+	}
 	// From now on no row that the job has not trained is dropped.
 	if err := topic.Retain(ctx, a.Job, a.Cut); err != nil {
-		return JobStatus{}, err
+		return out, err
+	}
+	if plan != nil {
+		first, err := t.seed(ctx, &a, m, label, plan)
+		if err != nil {
+			return out, err
+		}
+		out.From = first.Ancestor
 	}
 	if err := t.Submit(ctx, a); err != nil {
-		return JobStatus{}, err
+		return out, err
 	}
-	return JobStatus{Job: a.Job, Model: s.Model, Topic: s.Stream.Topic, State: tidemill.JobSubmitted, Cut: a.Cut}, nil
+	out.JobStatus = JobStatus{
+		Job: a.Job, Model: s.Model, Topic: s.Stream.Topic, State: tidemill.JobSubmitted,
+		Snapshot: a.Snapshot, Cut: a.Cut, Examples: a.Examples, SnapshotExamples: a.Examples,
+	}
+	return out, nil
+}
+
+// free reports whether a job of this name can be created: there is none, or it is over.
+func (t *Trainer) free(ctx context.Context, job string) error {
+	a, err := t.record(ctx, job)
+	if errors.Is(err, tidemill.ErrNotFound) {
+		return nil
+	}
+	if err == nil && (!isTerminal(a.State) || t.Busy(job)) {
+		err = taken(job, a.State)
+	}
+	return err
+}
+
+func taken(job, state string) error {
+	return fmt.Errorf("job %q is %s; cancel it or choose another model name: %w", job, state, tidemill.ErrExists)
 }
 
 // startOf resolves stream.from and stream.offsets to one offset per partition.

@@ -46,6 +46,8 @@ type run struct {
 	stall   map[int64]time.Duration
 	written map[int64]map[string]wire.Written
 	parent  int64
+	from    int64              // the snapshot that the job's record named when the run began; 0: none
+	origin  *snapshot.Ancestor // what the lineage began from
 	val     *validator
 
 	// assignment as last written, for those who ask; guarded by the trainer's mu.
@@ -54,7 +56,7 @@ type run struct {
 
 func newRun(t *Trainer, a tidemill.Assignment, rev uint64) *run {
 	return &run{
-		t: t, log: t.log.With("job", a.Job), job: a.Job, spec: a.Spec, parts: len(a.Cut), line: a.Lineage, asg: a, rev: rev,
+		t: t, log: t.log.With("job", a.Job), job: a.Job, spec: a.Spec, parts: len(a.Cut), line: a.Lineage, from: a.Snapshot, asg: a, rev: rev,
 		inbox: make(chan Event, 1024), replies: make(chan Event, 4*queueLen), stores: make(chan func(context.Context), queueLen), done: make(chan struct{}), ready: make(chan struct{}),
 		began: map[int64]time.Time{}, stall: map[int64]time.Duration{}, written: map[int64]map[string]wire.Written{},
 	}
@@ -335,8 +337,14 @@ func (r *run) fence(ctx context.Context, generation uint64) {
 			}
 			return
 		}
-		if m != nil && m.Lineage != r.line {
-			m = nil // an earlier job of this name
+		if m != nil && m.Lineage != r.line { // of an earlier job of this name
+			if m, err = r.own(ctx); err != nil {
+				if ctx.Err() == nil {
+					r.log.Error("the snapshot to start from cannot be read", "err", err)
+					r.reply(Event{Kind: Stop, Final: tidemill.JobFailed, Reason: err.Error()})
+				}
+				return
+			}
 		}
 		if top != nil {
 			generation = max(generation, top.Generation)
@@ -361,6 +369,7 @@ func (r *run) fence(ctx context.Context, generation uint64) {
 		from := tidemill.Assignment{Generation: generation, Cut: r.start()}
 		r.parent = 0
 		if m != nil {
+			r.origin = m.Ancestor
 			from.Snapshot, from.Cut, from.Round, from.Examples = m.Number, m.Cut, m.Round, m.Examples
 			r.parent = m.Number
 			if bad := int64(m.Metrics["bad_rows"]); bad > r.spec.Train.MaxBadRows {
@@ -461,7 +470,7 @@ func (r *run) isAlive(id string) bool {
 func (r *run) manifest(e *Effect) (*snapshot.Manifest, *wire.Home) {
 	a := r.core.Assignment()
 	m := &snapshot.Manifest{
-		Format: snapshot.Format, Job: r.job, Model: r.spec.Model, Lineage: a.Lineage, Number: e.Number, Generation: a.Generation,
+		Format: snapshot.Format, Job: r.job, Model: r.spec.Model, Lineage: a.Lineage, Number: e.Number, Generation: a.Generation, Ancestor: r.origin,
 		StreamTopic: r.spec.Stream.Topic, StreamIdentity: a.Identity, Cut: e.Cut.Clone(), Round: e.Round,
 		SpecHash: r.spec.Hash(), Spec: r.spec, Profile: r.model.Engine.Profile(), Schema: a.Schema,
 		Layout: r.model.Layout, Metrics: map[string]float64{}, Created: time.Now().UTC(),

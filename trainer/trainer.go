@@ -75,7 +75,8 @@ type Trainer struct {
 	links   map[*localLink]bool
 	changed chan struct{} // closed and replaced when runs or leading change
 
-	alone sync.Mutex // one at a time publishes by hand for jobs that are over
+	submits sync.Mutex // one at a time submits
+	alone   sync.Mutex // one at a time publishes by hand for jobs that are over
 }
 
 // New returns a trainer that does not lead yet.
@@ -421,7 +422,7 @@ func (t *Trainer) Submit(ctx context.Context, a tidemill.Assignment) error {
 		return fmt.Errorf("the record of job %q: %w: %w", a.Job, tidemill.ErrCorrupt, err)
 	}
 	if !isTerminal(was.State) || t.Busy(a.Job) {
-		return fmt.Errorf("job %q is %s; cancel it or choose another model name: %w", a.Job, was.State, tidemill.ErrExists)
+		return taken(a.Job, was.State)
 	}
 	// Numbers go on, so that whoever still has the old record in hand sees a newer one.
 	a.Seq, a.Generation = was.Seq, was.Generation

@@ -266,8 +266,8 @@ func (v *validator) offer(ctx context.Context, m *snapshot.Manifest) error {
 	v.cut = m.Cut.Clone()
 	v.prune()
 	v.retain(ctx, v.oldest())
-	if v.offered[m.Number] || m.Examples == 0 {
-		return nil
+	if v.offered[m.Number] || m.Examples == 0 || m.Ancestor != nil && m.Parent == 0 {
+		return nil // there is a version of it, or nothing that this job has trained
 	}
 	b := v.r.t.cfg.Bucket
 	prior := make([]float32, v.r.model.Engine.Outputs())

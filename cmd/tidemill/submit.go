@@ -17,6 +17,8 @@ func newSubmit(a *app) *cobra.Command {
 	var (
 		p               peer
 		watch, untilEnd bool
+		from            string
+		yes             bool
 	)
 	cmd := &cobra.Command{
 		Use:   "submit JOB.yaml",
@@ -24,9 +26,15 @@ func newSubmit(a *app) *cobra.Command {
 		Long: `Check a job's spec, all of it, against its topic; then start the job. What is wrong is reported
 at once, with line, column and the nearest valid name, and nothing is started.
 
-The job is named as its model.`,
+The job is named as its model. With --from it starts from what was trained before, also where the
+spec has changed: features added or removed, another optimizer, another stream. FROM is a savepoint
+of the job's name (LABEL) or of another job (JOB/LABEL), a snapshot (JOB/NUMBER) or a version
+(MODEL@V). What cannot carry over is refused, with the reason. What is dropped is listed first,
+and needs --yes when it was trained. On the same stream training goes on where the snapshot ends;
+on another one stream.from must say where to begin.`,
 		Example: `  tidemill submit job.yaml --watch
-  tidemill submit job.yaml --until-end && tidemill job clicks wait`,
+  tidemill submit job.yaml --until-end && tidemill job clicks wait
+  tidemill submit wider.yaml --from clicks/before-holidays --yes`,
 		Args: args(1, 1, "JOB.yaml"),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			data, err := readInput(a.in, given[0])
@@ -42,24 +50,35 @@ The job is named as its model.`,
 				return err
 			}
 			defer c.close()
-			var st trainer.JobStatus
+			var st trainer.SubmitStatus
 			err = c.do(cmd.Context(), "", trainer.VerbSubmit, map[string]string{
 				"yaml": string(data), "file": filepath.Base(given[0]), "until_end": strconv.FormatBool(untilEnd),
+				"from": from, "yes": strconv.FormatBool(yes),
 			}, &st)
 			if err != nil {
 				return err
+			}
+			if !a.json {
+				for _, i := range st.Carried {
+					a.say("%s", i)
+				}
 			}
 			if watch {
 				a.say("job %s is submitted", st.Job)
 				return a.watch(cmd.Context(), c, st.Job)
 			}
 			return a.result(st, func(w io.Writer) {
+				if f := st.From; f != nil {
+					fmt.Fprintf(w, "it starts from snapshot %d of job %s, with %s examples\n", f.Snapshot, f.Job, count(f.Examples))
+				}
 				fmt.Fprintf(w, "job %s is submitted; follow it with: tidemill job %s watch\n", st.Job, st.Job)
 			})
 		},
 	}
 	p.flags(cmd)
 	cmd.Flags().BoolVar(&watch, "watch", false, "follow the job until it ends")
+	cmd.Flags().StringVar(&from, "from", "", "start from a savepoint (LABEL, JOB/LABEL), a snapshot (JOB/NUMBER) or a version (MODEL@V)")
+	cmd.Flags().BoolVar(&yes, "yes", false, "with --from: agree to the loss of what is dropped")
 	cmd.Flags().BoolVar(&untilEnd, "until-end", false, "finish at the end of the stream as it is now")
 	cmd.ValidArgsFunction = cobra.FixedCompletions([]string{"yaml", "yml"}, cobra.ShellCompDirectiveFilterFileExt)
 	return cmd

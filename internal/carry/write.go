@@ -196,9 +196,11 @@ func (c *converter) images() ([]snapshot.ShardImage, error) {
 		}
 	}
 	for i, rows := range c.shards {
-		img := snapshot.ShardImage{Shard: c.lo + i, Blocks: blocks[c.lo+i]}
-		img.Pages = func(t int) iter.Seq2[[]uint64, []float32] {
-			return func(yield func([]uint64, []float32) bool) { yield(rows.ids[t], rows.rows[t]) }
+		img := snapshot.ShardImage{Shard: c.lo + i, Tables: make([]snapshot.TableImage, len(rows.ids)), Blocks: blocks[c.lo+i]}
+		for t, ids := range rows.ids {
+			if len(ids) > 0 {
+				img.Tables[t].Rows = &tableRows{ids: ids, rows: rows.rows[t], width: c.p.to.Layout.Tables[t].Width()}
+			}
 		}
 		if img.Shard == tidemill.HomeShard(c.v) {
 			var err error
@@ -209,6 +211,34 @@ func (c *converter) images() ([]snapshot.ShardImage, error) {
 		images = append(images, img)
 	}
 	return images, nil
+}
+
+// tableRows are the rows of one table in a new shard: all of them are written.
+type tableRows struct {
+	ids   []uint64
+	rows  []float32
+	width int
+}
+
+func (r *tableRows) Len() int             { return len(r.ids) }
+func (r *tableRows) Changed(uint32) bool  { return true }
+func (r *tableRows) CountChanged() int    { return len(r.ids) }
+func (r *tableRows) Done(snapshot.Digest) {}
+
+func (r *tableRows) List(bool) iter.Seq2[uint32, uint64] {
+	return func(yield func(uint32, uint64) bool) {
+		for i, id := range r.ids {
+			if !yield(uint32(i), id) {
+				return
+			}
+		}
+	}
+}
+
+func (r *tableRows) Copy(dst []float32, rows []uint32) {
+	for i, row := range rows {
+		copy(dst[i*r.width:(i+1)*r.width], r.rows[int(row)*r.width:])
+	}
 }
 
 // block returns block b of new tensor t; whole is given when it is made row by row.

@@ -158,7 +158,7 @@ func decodeSavepoint(key string, data []byte, job, name string) (Savepoint, erro
 	if err := Unseal(data, &s); err != nil {
 		return s, fmt.Errorf("blob %s: %w", key, err)
 	}
-	if s.Format != Format {
+	if s.Format < 1 || s.Format > Format {
 		return s, (&Manifest{Format: s.Format}).Validate()
 	}
 	if s.Job != job || s.Name != name || s.Snapshot < 1 || s.Snapshot > maxNumber {

@@ -68,6 +68,12 @@ func (d *Document) Place(path string) tidemill.Place {
 	}
 }
 
+// Says reports whether the file itself has a part at path; defaults are not in the file.
+func (d *Document) Says(path string) bool {
+	_, ok := d.places[path]
+	return ok
+}
+
 // parent cuts the last key or index off path.
 func parent(path string) string {
 	return path[:max(strings.LastIndexByte(path, '.'), strings.LastIndexByte(path, '['), 0)]
