@@ -9,53 +9,43 @@ import (
 // world's log number Partitions+k.
 const lateTopic = "late"
 
-// planGrowth makes logs that join the job at some time of the run.
-func (w *World) planGrowth() {
-	for k := range w.cfg.Late {
-		log := make([]uint64, 1+w.rng.IntN(w.cfg.Rows))
-		for i := range log {
-			log[i] = uint64(w.rng.ExpFloat64() * 20)
-		}
-		w.log = append(w.log, log)
-		first := int64(w.rng.IntN(len(log)))
-		o := tidemill.Origin{Topic: lateTopic, Partition: k, First: first, End: int64(len(log))}
-		w.after(w.rng.Int64N(4_000_000), func() { w.grow(o) })
+// grow makes a log of its own and asks the leader for it to join the job, until the record lists
+// it.
+func (w *World) grow(rows int) {
+	k := len(w.log) - w.cfg.Partitions
+	log := w.draw(max(1, rows))
+	w.log = append(w.log, log)
+	w.broker.durable = append(w.broker.durable, int64(len(log)))
+	o := tidemill.Origin{Topic: lateTopic, Partition: k, First: int64(w.rng.IntN(len(log)))}
+	if w.cfg.Bounded {
+		o.End = int64(len(log))
 	}
-}
-
-// grow tells the leader of a new partition until the record lists it.
-func (w *World) grow(o tidemill.Origin) {
-	for _, have := range w.records.asg.Origins {
-		if have.SameLog(o) {
+	var again func()
+	again = func() {
+		for _, have := range w.records.asg.Origins {
+			if have.SameLog(o) {
+				return
+			}
+		}
+		if ended(w.records.asg.State) {
 			return
 		}
+		w.clients.control(w, trainer.Event{Kind: trainer.Grow, Origins: []tidemill.Origin{o}})
+		w.after(rpcLimit, again)
 	}
-	if n, incarnation := w.member(w.leader); n != nil && n.up && n.incarnation == incarnation {
-		w.on(n, n.incarnation, w.delay(), func() {
-			if n.trainer != nil {
-				n.trainer.step(&trainer.Event{Kind: trainer.Grow, Origins: []tidemill.Origin{o}})
-			}
-		})
+	again()
+}
+
+// logOf returns which of the world's logs one of the job's partitions reads.
+func (w *World) logOf(partition int) int {
+	if partition < w.cfg.Partitions {
+		return partition
 	}
-	w.after(300_000, func() { w.grow(o) })
+	return w.cfg.Partitions + w.records.asg.Origin(partition).Partition
 }
 
 // rows returns the log of one of the job's partitions.
-func (w *World) rows(partition int) []uint64 {
-	if partition < w.cfg.Partitions {
-		return w.log[partition]
-	}
-	return w.log[w.cfg.Partitions+w.records.asg.Origin(partition).Partition]
-}
-
-// ends returns where the partitions that the job begins with end.
-func (w *World) ends() tidemill.Cut {
-	end := make(tidemill.Cut, w.cfg.Partitions)
-	for p := range end {
-		end[p] = int64(len(w.log[p]))
-	}
-	return end
-}
+func (w *World) rows(partition int) []uint64 { return w.log[w.logOf(partition)] }
 
 // first returns where the job begins to read one of its partitions.
 func (w *World) first(partition int) int64 {
@@ -63,4 +53,12 @@ func (w *World) first(partition int) int64 {
 		return 0
 	}
 	return w.records.asg.Origin(partition).First
+}
+
+// examples returns how many of the job's rows lie below a cut.
+func (w *World) examples(cut tidemill.Cut) (n int64) {
+	for p, next := range cut {
+		n += next - w.first(p)
+	}
+	return n
 }

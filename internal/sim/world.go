@@ -4,6 +4,7 @@ import (
 	"container/heap"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -15,8 +16,8 @@ type Config struct {
 	Seed       uint64
 	Staleness  int
 	Partitions int
-	Late       int // partitions that join while the job runs
-	Rows       int // per partition, about
+	Rows       int // in each partition when the job is submitted, about; Exactly: as many
+	Exactly    bool
 	Batch      int64
 	Every      int64 // rows between cuts
 	Shards     int
@@ -24,11 +25,16 @@ type Config struct {
 	PS         int
 	Trainers   int
 	Servings   int
-	// Faults are the expected number of each per run.
-	Crashes, Pauses float64
-	// Loss and Duplicate are probabilities per message.
+	// Bounded: the job ends where the stream ended when it was submitted.
+	Bounded bool
+	// Loss and Duplicate are probabilities per message, while Ops go on.
 	Loss, Duplicate float64
-	MaxSteps        int
+	// Steady: every message takes a millisecond. Else delays are random, and messages
+	// overtake each other.
+	Steady   bool
+	MaxSteps int
+	// Ops is the schedule: what happens to the world, by ascending time.
+	Ops []Op
 }
 
 // World is a simulated cluster with one job.
@@ -41,14 +47,17 @@ type World struct {
 	steps int
 
 	log     [][]uint64 // partition → row → id
-	records record     // the assignment record
-	chain   []entry
-	champs  []champion
+	broker  *broker
+	kv      *kv
+	disk    *disk
+	net     network
+	checks  checks
+	clients clients
+	records record // the assignment record
 	nodes   map[string]*node
 	names   []string
-	leader  string
-	leases  map[string]int64 // node → expiry
-	owners  map[string]string
+	closing bool // the schedule is over: everything is whole again, and stays so
+	closed  int64
 	final   *entry
 	err     error
 	trace   func(format string, args ...any)
@@ -73,36 +82,26 @@ func (e *events) Pop() any {
 	return x
 }
 
-// record is the assignment record in the lease store: compare-and-set by revision.
+// record is the assignment record in the lease store: compare-and-set by revision. Revision 0:
+// nothing was submitted yet.
 type record struct {
 	rev uint64
 	asg tidemill.Assignment
 }
 
-// entry is one record of the snapshot chain: a fence, or a manifest with its state.
-type entry struct {
-	fence      bool
-	generation uint64
-	cut        tidemill.Cut
-	round      int64
-	examples   int64
-	shards     []shard
-}
-
-type champion struct {
-	version int // index into chain; -1 for a fence
-	by      string
-}
-
 // node is a process. A crash makes a new incarnation; messages to an old one are lost.
 type node struct {
 	name        string
-	role        string
+	role        string // w, p, t, s; or kv, log, store
 	up          bool
+	gone        bool // it left for good, or never came
 	incarnation int
 	pausedUntil int64
 	backlog     []func()
+	offset      int64 // of its clock, in µs
+	slow        int64 // how many times longer whatever it does takes; 0 or 1: no longer
 
+	session *session
 	worker  *workerNode
 	ps      *psNode
 	trainer *trainerNode
@@ -112,50 +111,91 @@ type node struct {
 // id names this incarnation of the node: a process that starts again is another member.
 func (n *node) id() string { return fmt.Sprintf("%s.%d", n.name, n.incarnation) }
 
+// clock is what time the node believes it is.
+func (n *node) clock(w *World) int64 { return w.now + n.offset }
+
+// alive reports whether the node still holds its session lease by its own clock.
+func (n *node) alive() bool { return n.session != nil && n.session.valid() }
+
 // member returns the node that is, or was, the member id.
 func (w *World) member(id string) (n *node, incarnation int) {
-	name, inc, _ := strings.Cut(id, ".")
+	name, inc, ok := strings.Cut(id, ".")
+	n = w.nodes[name]
+	if !ok && n != nil {
+		return n, n.incarnation
+	}
 	incarnation, _ = strconv.Atoi(inc)
-	return w.nodes[name], incarnation
+	return n, incarnation
 }
 
+// Times in virtual microseconds. They keep the proportions of the real ones (3 s, 1 s, 500 ms).
 const (
-	leaseTTL  = 3_000_000
-	rpcLimit  = 1_000_000
-	delayMost = 4_000
+	ms          = 1000
+	leaseTTL    = 900 * ms
+	leaseRenew  = 300 * ms
+	leaseMargin = 150 * ms
+	rpcLimit    = 300 * ms
+	delayMost   = 4 * ms
+	watchEvery  = 100 * ms
 )
+
+// services are the processes that the others stand on: leases and records, the stream, and the
+// object store.
+var services = []string{"kv", "log", "store"}
 
 // New returns a world in which nothing has happened yet.
 func New(cfg Config) *World {
 	w := &World{
-		cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 0x7469646d)), nodes: map[string]*node{},
-		leases: map[string]int64{}, owners: map[string]string{}, trace: func(string, ...any) {},
+		cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 0x7469646d)), nodes: map[string]*node{}, trace: func(string, ...any) {},
 	}
-	for range cfg.Partitions {
-		n := cfg.Rows/2 + w.rng.IntN(cfg.Rows+1)
-		rows := make([]uint64, n)
-		for i := range rows {
-			rows[i] = uint64(w.rng.ExpFloat64() * 20)
+	for p := range cfg.Partitions {
+		n := cfg.Rows
+		if !cfg.Exactly && n > 0 {
+			n = cfg.Rows/2 + w.rng.IntN(cfg.Rows+1)
 		}
-		w.log = append(w.log, rows)
+		w.log = append(w.log, nil)
+		w.log[p] = w.draw(n)
 	}
+	w.broker, w.kv, w.disk = newBroker(w), newKV(w), newDisk(w)
+	w.net = network{cuts: map[link]int{}}
+	w.checks = newChecks(w)
 	add := func(role string, n int) {
 		for i := range n {
-			nd := &node{name: fmt.Sprintf("%s%d", role, i+1), role: role}
-			w.nodes[nd.name] = nd
-			w.names = append(w.names, nd.name)
+			w.add(role, fmt.Sprintf("%s%d", role, i+1))
 		}
 	}
-	w.planGrowth()
+	for _, s := range services {
+		w.add(s, s)
+	}
 	add("w", cfg.Workers)
 	add("p", cfg.PS)
 	add("t", cfg.Trainers)
 	add("s", cfg.Servings)
+	w.add("c", "client")
 	return w
+}
+
+func (w *World) add(role, name string) *node {
+	n := &node{name: name, role: role}
+	w.nodes[name] = n
+	w.names = append(w.names, name)
+	return n
+}
+
+// draw makes n rows: ids, some of them frequent.
+func (w *World) draw(n int) []uint64 {
+	rows := make([]uint64, n)
+	for i := range rows {
+		rows[i] = uint64(w.rng.ExpFloat64() * 20)
+	}
+	return rows
 }
 
 // Trace makes the world tell what happens.
 func (w *World) Trace(f func(format string, args ...any)) { w.trace = f }
+
+// say traces what a node does.
+func (w *World) say(format string, args ...any) { w.trace(format, args...) }
 
 // Final returns the sum over the final values, once the job has finished.
 func (w *World) Final() (uint64, bool) {
@@ -172,77 +212,143 @@ func (w *World) Final() (uint64, bool) {
 }
 
 // Cuts returns how many manifests were committed.
-func (w *World) Cuts() int {
-	n := 0
-	for _, e := range w.chain {
-		if !e.fence {
-			n++
+func (w *World) Cuts() int { return w.checks.manifests }
+
+// Steps returns how many events were simulated.
+func (w *World) Steps() int { return w.steps }
+
+// begin starts every node and plans the schedule.
+func (w *World) begin() {
+	for _, name := range w.names {
+		n := w.nodes[name]
+		d := int64(0)
+		if !w.cfg.Steady && len(n.role) == 1 {
+			d = w.rng.Int64N(200 * ms)
 		}
+		w.after(d, func() { w.start(n) })
 	}
-	return n
+	w.after(0, func() { w.clients.submit(w) })
+	var end int64
+	for _, op := range w.cfg.Ops {
+		w.after(op.At-w.now, func() {
+			if w.err == nil {
+				w.apply(op)
+			}
+		})
+		end = max(end, op.At+op.For)
+	}
+	if !w.cfg.Steady {
+		w.after(end+ms, w.close)
+	}
+	w.watch()
 }
 
 // Run simulates until the job has finished, an invariant is broken, or the steps are used up.
 func (w *World) Run() error {
-	for _, name := range w.names {
-		n := w.nodes[name]
-		w.after(w.rng.Int64N(200_000), func() { w.start(n) })
+	w.begin()
+	w.run(w.over)
+	if w.err == nil && !w.over() {
+		return w.fail("nothing happens any more (%s)", w.stuck())
 	}
-	w.faults()
-	w.tick()
-	for w.err == nil && len(w.queue) > 0 && !w.over() {
+	if w.err == nil {
+		w.checks.end(w)
+	}
+	return w.err
+}
+
+// run simulates until done, an invariant is broken, nothing is left to happen, or the steps are
+// used up.
+func (w *World) run(done func() bool) {
+	for w.err == nil && len(w.queue) > 0 && !done() {
 		if w.steps++; w.steps > w.cfg.MaxSteps {
-			return w.fail("the job did not finish in %d steps (state %s)", w.cfg.MaxSteps, w.stuck())
+			_ = w.fail("the job did not finish in %d steps (state %s)", w.cfg.MaxSteps, w.stuck())
+			return
 		}
 		e := heap.Pop(&w.queue).(event)
 		w.now = e.at
 		e.f()
 	}
-	if w.err == nil && !w.over() {
-		return w.fail("nothing happens any more (%s)", w.stuck())
+}
+
+// close ends all faults, so that the job can come to its end.
+func (w *World) close() {
+	w.closing, w.closed = true, w.now
+	w.say("everything is whole again")
+	w.net.cuts = map[link]int{}
+	w.disk.heal()
+	for _, name := range w.names {
+		n := w.nodes[name]
+		n.slow = 0
+		if n.pausedUntil > w.now {
+			n.pausedUntil = w.now
+			w.wake(n)
+		}
+		if !n.gone {
+			w.start(n)
+		}
 	}
-	return w.err
+	w.clients.finish(w)
 }
 
 func (w *World) stuck() string {
-	s := fmt.Sprintf("leader %s, chain %d, generation %d", w.leader, len(w.chain), w.records.asg.Generation)
+	s := fmt.Sprintf("state %s, generation %d, snapshot %d, cut %v", w.records.asg.State, w.records.asg.Generation, w.records.asg.Snapshot, w.records.asg.Cut)
 	for _, name := range w.names {
 		n := w.nodes[name]
 		switch {
 		case !n.up:
 			s += " " + name + "↓"
 		case n.trainer != nil && n.trainer.core != nil:
-			s += " " + name + "(" + n.trainer.core.String() + ")"
+			s += " " + n.id() + "(" + n.trainer.core.String() + ")"
 		case n.worker != nil:
-			for _, l := range n.worker.loops {
-				s += fmt.Sprintf(" %s(%s)", name, l.String())
+			for _, l := range n.worker.sorted() {
+				s += fmt.Sprintf(" %s(%s)", n.id(), l.String())
 			}
 		case n.ps != nil:
 			g, ready := n.ps.core.Generation()
-			s += fmt.Sprintf(" %s(generation %d ready %v round %d cut %v)", name, g, ready, n.ps.core.Round(), n.ps.core.Cut())
+			s += fmt.Sprintf(" %s(generation %d ready %v round %d cut %v)", n.id(), g, ready, n.ps.core.Round(), n.ps.core.Cut())
 		}
 	}
 	return s
 }
 
+// over reports whether the job has come to an end that may be its end.
 func (w *World) over() bool {
-	return w.final != nil && w.records.asg.State == tidemill.JobFinished
+	// Where something acknowledged was lost, a job may wait for ever for what is not there.
+	if w.lied() && w.closing && w.now > w.closed+10*leaseTTL {
+		return true
+	}
+	switch w.records.asg.State {
+	case tidemill.JobFinished:
+		return w.final != nil || w.checks.final(w)
+	case tidemill.JobFailed:
+		if !w.lied() {
+			_ = w.fail("the job failed: %s", w.records.asg.Reason)
+		}
+		return true
+	}
+	return false
 }
+
+// lied reports whether something that was said to be durable has been lost.
+func (w *World) lied() bool { return w.disk.lied || w.broker.lied }
 
 func (w *World) fail(format string, args ...any) error {
 	if w.err == nil {
-		w.err = fmt.Errorf("seed %d at %d µs: "+format, append([]any{w.cfg.Seed, w.now}, args...)...)
+		w.err = fmt.Errorf("seed %d at %d ms: "+format, append([]any{w.cfg.Seed, w.now / ms}, args...)...)
 	}
 	return w.err
 }
 
 func (w *World) after(d int64, f func()) {
 	w.seq++
-	heap.Push(&w.queue, event{w.now + d, w.seq, f})
+	heap.Push(&w.queue, event{w.now + max(0, d), w.seq, f})
 }
 
 // on runs f at a node as it is now: not if it has crashed since, and later if it is paused.
 func (w *World) on(n *node, incarnation int, d int64, f func()) {
+	if n.slow > 1 {
+		d *= n.slow
+	}
 	w.after(d, func() { w.deliver(n, incarnation, f) })
 }
 
@@ -257,161 +363,112 @@ func (w *World) deliver(n *node, incarnation int, f func()) {
 	f()
 }
 
-func (w *World) delay() int64 { return 20 + w.rng.Int64N(delayMost) }
-
-// call sends a request from one node to another and brings back the answer. The request is
-// lost or doubled now and then, and so is the answer lost; the caller then hears
-// ErrUnavailable after a while. serve may answer later, or never.
-func (w *World) call(from *node, to string, serve func(n *node, answer func(any, error)), done func(any, error)) {
-	incarnation := from.incarnation
-	answered := false
-	finish := func(v any, err error) {
-		w.on(from, incarnation, 0, func() {
-			if !answered {
-				answered = true
-				done(v, err)
-			}
-		})
-	}
-	w.after(rpcLimit, func() { finish(nil, fmt.Errorf("no answer: %w", tidemill.ErrUnavailable)) })
-	dst, dstIncarnation := w.member(to)
-	if dst == nil {
-		return
-	}
-	copies := 1
-	if w.rng.Float64() < w.cfg.Duplicate {
-		copies = 2
-	}
-	for range copies {
-		if w.rng.Float64() < w.cfg.Loss {
-			continue
-		}
-		w.on(dst, dstIncarnation, w.delay(), func() {
-			serve(dst, func(v any, err error) {
-				if w.rng.Float64() < w.cfg.Loss {
-					return
-				}
-				w.after(w.delay(), func() { finish(v, err) })
-			})
-		})
-	}
-}
-
-// faults plans the run's crashes and pauses.
-func (w *World) faults() {
-	plan := func(expected float64, f func(*node)) {
-		n := int(expected)
-		if expected > 0 {
-			n += w.rng.IntN(2)
-		}
-		for range n {
-			n := w.nodes[w.names[w.rng.IntN(len(w.names))]]
-			w.after(w.rng.Int64N(6_000_000), func() { f(n) })
-		}
-	}
-	plan(w.cfg.Crashes, func(n *node) {
-		if !n.up {
-			return
-		}
-		w.trace("%s crashes", n.name)
-		n.up = false
-		n.incarnation++
-		n.backlog = nil
-		w.after(w.rng.Int64N(2*leaseTTL), func() { w.start(n) })
-	})
-	plan(w.cfg.Pauses, func(n *node) {
-		d := w.rng.Int64N(3 * leaseTTL)
-		w.trace("%s pauses for %d", n.name, d)
-		n.pausedUntil = max(n.pausedUntil, w.now+d)
-		w.after(d, func() {
-			if n.pausedUntil > w.now {
-				return
-			}
-			backlog := n.backlog
-			n.backlog = nil
-			for _, f := range backlog {
-				f()
-			}
-		})
-	})
-}
-
+// start starts a node that is down.
 func (w *World) start(n *node) {
 	if n.up {
 		return
 	}
-	w.trace("%s starts", n.name)
-	n.up = true
-	n.pausedUntil = 0
-	n.worker, n.ps, n.trainer, n.serving = nil, nil, nil, nil
-	switch n.role {
-	case "w":
-		n.worker = newWorkerNode(w, n)
-	case "p":
-		n.ps = newPSNode(w, n)
-	case "t":
-		n.trainer = newTrainerNode(w, n)
-	case "s":
-		n.serving = &servingNode{}
+	if len(n.role) == 1 && n.role != "c" {
+		w.say("%s starts", n.name)
 	}
-	w.leases[n.id()] = w.now + leaseTTL
-	if w.records.rev > 0 {
+	n.up, n.gone = true, false
+	n.pausedUntil, n.backlog = 0, nil
+	switch n.role {
+	case "w", "p", "t":
+		w.live(n)
+	case "s":
+		n.serving = newServingNode(w, n)
+	case "store":
+		w.disk.restarted()
+	}
+}
+
+// crash stops a node at once; whatever it had not made durable is lost.
+func (w *World) crash(n *node) {
+	if !n.up {
+		return
+	}
+	n.up = false
+	n.incarnation++
+	n.backlog = nil
+	n.session, n.worker, n.ps, n.trainer, n.serving = nil, nil, nil, nil, nil
+	switch n.role {
+	case "kv":
+		w.kv.crashed()
+	case "log":
+		w.broker.crashed()
+	case "store":
+		w.disk.crashed()
+	}
+}
+
+// wake lets a paused node go on: with whatever has come in meanwhile.
+func (w *World) wake(n *node) {
+	if n.pausedUntil > w.now {
+		return // paused again meanwhile
+	}
+	backlog := n.backlog
+	n.backlog = nil
+	for _, f := range backlog {
+		f()
+	}
+}
+
+// live holds a session lease and runs the node's role for as long as it is held. When it is
+// lost the role stops, and starts again as another member.
+func (w *World) live(n *node) {
+	s := &session{w: w, n: n, key: "members." + n.id(), value: n.id()}
+	s.held = func() {
+		switch n.role {
+		case "w":
+			n.worker = newWorkerNode(w, n)
+		case "p":
+			n.ps = newPSNode(w, n)
+		case "t":
+			n.trainer = newTrainerNode(w, n)
+			n.trainer.elect()
+		}
 		w.tell(n)
 	}
+	s.lost = func() {
+		w.say("%s has lost its session", n.id())
+		n.incarnation++
+		n.backlog = nil
+		n.worker, n.ps, n.trainer = nil, nil, nil
+		w.live(n)
+	}
+	n.session = s
+	s.acquire()
 }
 
-// tick renews the leases of those who can, lets expired ones go, elects, and tells the leader
-// who is there.
-func (w *World) tick() {
+// up lists the nodes of a role that run, by name.
+func (w *World) roles(role string) []*node {
+	var out []*node
 	for _, name := range w.names {
-		if n := w.nodes[name]; n.up && n.pausedUntil <= w.now {
-			w.leases[n.id()] = w.now + leaseTTL
+		if n := w.nodes[name]; n.role == role && n.up {
+			out = append(out, n)
 		}
 	}
-	alive := func(id string) bool { return w.leases[id] > w.now }
-	if w.leader == "" || !alive(w.leader) {
-		w.leader = ""
-		for _, name := range w.names {
-			if n := w.nodes[name]; n.role == "t" && alive(n.id()) && n.up && n.pausedUntil <= w.now {
-				w.leader = n.id()
-				w.trace("%s leads", n.id())
-				n.trainer.lead()
-				break
-			}
-		}
-	}
-	if n, incarnation := w.member(w.leader); n != nil && n.up && n.incarnation == incarnation {
-		workers, pss := map[string]int{}, []string(nil)
-		for id, until := range w.leases {
-			if until <= w.now {
-				continue
-			}
-			switch id[0] {
-			case 'w':
-				workers[id] = 1
-			case 'p':
-				pss = append(pss, id)
-			}
-		}
-		w.on(n, n.incarnation, 0, func() { n.trainer.members(workers, pss) })
-	}
-	for _, name := range w.names {
-		if n := w.nodes[name]; n.serving != nil {
-			w.on(n, n.incarnation, w.delay(), func() { n.serving.poll(w) })
-		}
-	}
-	w.after(250_000, w.tick)
+	return out
 }
 
-// tell brings the present assignment to a node, sometime.
-func (w *World) tell(n *node) {
-	asg := w.records.asg
-	w.on(n, n.incarnation, w.delay(), func() {
-		switch {
-		case n.worker != nil:
-			n.worker.assigned(asg)
-		case n.ps != nil:
-			n.ps.assigned(asg)
-		}
-	})
+// delay is how long a message takes.
+func (w *World) delay() int64 {
+	if w.cfg.Steady {
+		return ms
+	}
+	return 20 + w.rng.Int64N(delayMost)
 }
+
+// sortedKeys returns a map's keys in order, so that nothing depends on the order of a map.
+func sortedKeys[K int | int64 | uint64 | string, V any](m map[K]V) []K {
+	keys := make([]K, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// Close frees what the world holds.
+func (w *World) Close() { _ = w.disk.bucket.Close() }

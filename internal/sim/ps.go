@@ -1,0 +1,206 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"gocloud.dev/blob"
+
+	"github.com/tidemill/tidemill"
+	"github.com/tidemill/tidemill/internal/snapshot"
+	"github.com/tidemill/tidemill/ps"
+)
+
+// psNode runs a ps core over counting shards: what ps.Server and its jobs do around the core.
+type psNode struct {
+	w      *World
+	n      *node
+	core   *ps.Core
+	asg    tidemill.Assignment
+	shards map[int]shard
+	nextID uint64
+	calls  map[uint64]*psCall
+	fault  error // answers everything in the generation that it was found in
+	watch  psWatch
+}
+
+type psCall struct {
+	ev     ps.Event
+	answer func(any, error)
+	ids    []uint64
+}
+
+type psMark struct {
+	shards   map[int]shard
+	examples int64
+}
+
+// gradient is a push's payload.
+type gradient struct {
+	ids        []uint64
+	grad       uint64
+	generation uint64
+}
+
+func newPSNode(w *World, n *node) *psNode {
+	return &psNode{w: w, n: n, core: ps.NewCore(w.cfg.Staleness), calls: map[uint64]*psCall{}}
+}
+
+func (p *psNode) assigned(a tidemill.Assignment) {
+	if a.Seq <= p.asg.Seq {
+		return
+	}
+	p.asg = a
+	epochs := make([]uint64, len(a.Partitions))
+	for i, o := range a.Partitions {
+		epochs[i] = o.Epoch
+	}
+	p.step(&ps.Event{Kind: ps.Assign, Seq: a.Seq, Generation: a.Generation, Epochs: epochs, Cut: a.Cut})
+}
+
+func (p *psNode) step(ev *ps.Event) {
+	for _, e := range slices.Clone(p.core.Step(ev)) {
+		switch e.Kind {
+		case ps.Restore:
+			p.fault = nil
+			p.restore(p.asg)
+		case ps.Apply:
+			g := e.Payload.(gradient)
+			p.watch.applied(p, &e, g)
+			for i, id := range g.ids {
+				if s, ok := p.shards[tidemill.ShardOf(id, p.w.cfg.Shards)]; ok {
+					s.apply(id, g.grad, i)
+				}
+			}
+		default:
+			c := p.calls[e.ID]
+			if c == nil {
+				continue
+			}
+			delete(p.calls, e.ID)
+			switch e.Kind {
+			case ps.Refuse:
+				c.answer(nil, e.Err)
+			case ps.Serve:
+				var sum uint64
+				for _, id := range c.ids {
+					if s, ok := p.shards[tidemill.ShardOf(id, p.w.cfg.Shards)]; ok {
+						sum += s.pull(id)
+					}
+				}
+				c.answer(sum, nil)
+			case ps.Accept:
+				p.watch.accepted(p, &c.ev)
+				c.answer(nil, nil)
+			case ps.Fenced:
+				p.watch.fenced(p, &c.ev)
+				c.answer(e.Held, nil)
+			case ps.Capture:
+				p.watch.captured(p, &c.ev)
+				m := psMark{map[int]shard{}, p.core.Examples()}
+				for i, s := range p.shards {
+					m.shards[i] = s.clone()
+				}
+				c.answer(m, nil)
+			}
+		}
+	}
+}
+
+// restore loads this member's shards as of the assignment's snapshot, unless a newer
+// generation has begun meanwhile.
+func (p *psNode) restore(a tidemill.Assignment) {
+	goes := func() bool {
+		g, ready := p.core.Generation()
+		return p.n.ps == p && g == a.Generation && !ready
+	}
+	mine := func(i int) bool { return i < len(a.Shards) && a.Shards[i].Member == p.n.id() }
+	var shards []shard
+	p.w.again(p.n, goes, func(ctx context.Context, b *blob.Bucket) error {
+		shards = emptyShards(len(a.Shards))
+		if a.Snapshot == 0 {
+			return nil
+		}
+		chain, err := snapshot.Snapshots(b, jobName)
+		if err != nil {
+			return err
+		}
+		m, err := snapshot.ReadManifest(ctx, chain, a.Snapshot)
+		if err != nil {
+			return err
+		}
+		shards, err = readParts(ctx, b, m.Parts, len(a.Shards), mine)
+		return err
+	}, func(err error) {
+		if err != nil {
+			p.fault = fmt.Errorf("ps: restore snapshot %d: %w", a.Snapshot, err)
+			return
+		}
+		p.shards = map[int]shard{}
+		for i := range shards {
+			if mine(i) {
+				p.shards[i] = shards[i]
+			}
+		}
+		p.watch.restored(p, a)
+		p.step(&ps.Event{Kind: ps.Restored, Generation: a.Generation, Cut: a.Cut, Round: a.Round, Examples: a.Examples})
+	})
+}
+
+// ask runs an event that has an answer, if this process may still act for the job.
+func (p *psNode) ask(ev ps.Event, ids []uint64, answer func(any, error)) {
+	if !p.n.alive() {
+		answer(nil, fmt.Errorf("ps: this process has lost its session lease: %w", tidemill.ErrFenced))
+		return
+	}
+	if g, _ := p.core.Generation(); p.fault != nil && ev.Generation == g {
+		answer(nil, p.fault)
+		return
+	}
+	p.nextID++
+	ev.ID = p.nextID
+	p.calls[ev.ID] = &psCall{ev, answer, ids}
+	p.step(&ev)
+}
+
+// snapshot captures, tells that it has, writes what it captured, and answers with a Part.
+func (p *psNode) snapshot(ev ps.Event, number int64, marked func(), answer func(any, error)) {
+	p.ask(ev, nil, func(v any, err error) {
+		if err != nil {
+			answer(nil, err)
+			return
+		}
+		m := v.(psMark)
+		marked()
+		if !p.n.alive() {
+			answer(nil, fmt.Errorf("ps: this process has lost its session lease: %w", tidemill.ErrFenced))
+			return
+		}
+		prefix, err := snapshot.PartName{
+			Job: jobName, Number: number, Generation: ev.Generation, Epoch: p.asg.Seq, Attempt: 1, Member: p.n.id(),
+		}.Prefix()
+		if err != nil {
+			answer(nil, err)
+			return
+		}
+		var part snapshot.Part
+		p.w.do(p.n, func(ctx context.Context, b *blob.Bucket) (err error) {
+			part, err = writePart(ctx, b, prefix, m.shards)
+			return err
+		}, func(err error) {
+			if errors.Is(err, tidemill.ErrUnavailable) {
+				// Whether it was written is not known; the answer says no.
+				err = fmt.Errorf("ps: write snapshot %d: %w", number, tidemill.ErrFull)
+			}
+			answer(written{part, m.examples}, err)
+		})
+	})
+}
+
+// written is what a ps answers to a snapshot.
+type written struct {
+	part     snapshot.Part
+	examples int64
+}

@@ -1,0 +1,168 @@
+package sim
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"sort"
+)
+
+// Random returns the world of a seed: a small cluster, and a schedule of events operations on
+// it, faults and clients' requests alike. Two seeds in three feed the stream while the job runs; the
+// others' stream is full when the job is submitted, and the job ends with it. One seed in eight
+// has disks whose fsync lies, where an honest one keeps every acknowledgement.
+func Random(seed uint64, staleness, events int) Config {
+	r := rand.New(rand.NewPCG(seed, 0x736368656475))
+	c := Config{
+		Seed: seed, Staleness: staleness, Partitions: 1 + int(seed%4), Batch: 1 + int64(seed%5), Every: 20 + r.Int64N(60),
+		Shards: 8, Workers: 3, PS: 3, Trainers: 2, Servings: 2, Loss: 0.01, Duplicate: 0.02, MaxSteps: 2_000_000,
+		Bounded: seed%3 == 0,
+	}
+	c.Rows = 20
+	if c.Bounded {
+		c.Rows = 20 + 2*events/c.Partitions
+	}
+	c.Ops = schedule(r, &c, events, seed%8 == 5)
+	return c
+}
+
+// schedule draws operations. A fault that lasts ends by itself, so that any part of a schedule
+// is a schedule too.
+func schedule(r *rand.Rand, c *Config, events int, lies bool) []Op {
+	name := func(role string, n int) string { return fmt.Sprintf("%s%d", role, 1+r.IntN(n)) }
+	process := func() string {
+		switch x := r.IntN(c.Workers + c.PS + c.Trainers + c.Servings); {
+		case x < c.Workers:
+			return name("w", c.Workers)
+		case x < c.Workers+c.PS:
+			return name("p", c.PS)
+		case x < c.Workers+c.PS+c.Trainers:
+			return name("t", c.Trainers)
+		}
+		return name("s", c.Servings)
+	}
+	service := func() string { return services[r.IntN(len(services))] }
+	anyone := func() string {
+		if r.IntN(4) == 0 {
+			return service()
+		}
+		return process()
+	}
+	ten := func(d int64) int64 { return d * ms }
+	var ops []Op
+	at := int64(300 * ms)
+	for range events {
+		at += r.Int64N(120 * ms)
+		o := Op{At: at}
+		switch x := r.IntN(100); {
+		case x < 34:
+			o.Verb, o.Args = "produce", []string{fmt.Sprint(r.IntN(c.Partitions)), fmt.Sprint(1 + r.IntN(12))}
+			if c.Bounded {
+				o.Verb, o.Args = "predict", []string{name("s", c.Servings)}
+			}
+		case x < 44:
+			o.Verb, o.Args, o.For = "crash", []string{process()}, ten(r.Int64N(2*leaseTTL/ms))
+		case x < 47:
+			o.Verb, o.Args, o.For = "crash", []string{service()}, ten(1+r.Int64N(500))
+		case x < 55:
+			o.Verb, o.Args, o.For = "pause", []string{process()}, ten(20+r.Int64N(1500))
+		case x < 57:
+			o.Verb, o.Args, o.For = "pause", []string{service()}, ten(20+r.Int64N(400))
+		case x < 66:
+			o.Verb, o.Args, o.For = "cut", []string{anyone(), anyone()}, ten(20+r.Int64N(1200))
+		case x < 69:
+			o.Verb, o.Args, o.For = "slow", []string{anyone()}, ten(50+r.Int64N(600))
+		case x < 72:
+			o.Verb, o.For = "storm", ten(20+r.Int64N(300))
+		case x < 78:
+			o.Verb, o.For = "disk", ten(20+r.Int64N(700))
+			o.Args = []string{[]string{"full", "failing", "partial", "slow"}[r.IntN(4)]}
+			if lies && r.IntN(2) == 0 {
+				o.Args[0] = "lying"
+			}
+		case x < 83:
+			o.Verb, o.Args = "jump", []string{anyone(), fmt.Sprint(r.Int64N(4000) - 2000)}
+		case x < 85:
+			o.Verb, o.Args, o.For = "leave", []string{process()}, ten(100+r.Int64N(1500))
+		case x < 87:
+			o.Verb, o.Args, o.For = "upgrade", []string{process()}, ten(10+r.Int64N(200))
+		case x < 88:
+			o.Verb, o.Args = "join", []string{[]string{"w4", "p4", "t3", "s3"}[r.IntN(4)]}
+		case x < 89:
+			o.Verb, o.Args = "grow", []string{fmt.Sprint(1 + r.IntN(40))}
+		case x < 92:
+			o.Verb = "promote"
+		case x < 95:
+			o.Verb, o.Args = "predict", []string{name("s", c.Servings)}
+		case x < 98:
+			o.Verb = "savepoint"
+		default:
+			o.Verb, o.For = "hold", ten(20+r.Int64N(200))
+		}
+		ops = append(ops, o)
+	}
+	sort.SliceStable(ops, func(i, k int) bool { return ops[i].At < ops[k].At })
+	return ops
+}
+
+// Calm is the same job on the same stream without any fault, by one of everything.
+func (c Config) Calm() Config {
+	c.Loss, c.Duplicate, c.Ops = 0, 0, nil
+	c.Workers, c.PS, c.Trainers = 1, 1, 1
+	return c
+}
+
+// Check runs the schedule of a configuration and, where the result may not depend on faults,
+// compares it with the calm run's. It returns the world as it ended.
+func Check(c Config, trace func(format string, args ...any)) (*World, error) {
+	w := New(c)
+	defer w.Close()
+	if trace != nil {
+		w.Trace(trace)
+	}
+	if err := w.Run(); err != nil {
+		return w, err
+	}
+	if c.Staleness != 0 || !c.Bounded || w.final == nil || len(w.records.asg.Origins) > 0 {
+		return w, nil
+	}
+	ref := New(c.Calm())
+	defer ref.Close()
+	ref.log = w.log
+	if err := ref.Run(); err != nil {
+		return w, fmt.Errorf("without faults: %w", err)
+	}
+	a, ok := w.Final()
+	b, ok2 := ref.Final()
+	if ok != ok2 || a != b {
+		return w, fmt.Errorf("seed %d: faults have changed the result from %x to %x", c.Seed, b, a)
+	}
+	return w, nil
+}
+
+// Shrink looks for a shorter schedule that fails too, in at most tries runs: it leaves out
+// halves, quarters, and so on down to single operations.
+func Shrink(c Config, tries int) Config {
+	fails := func(ops []Op) bool {
+		x := c
+		x.Ops = ops
+		_, err := Check(x, nil)
+		return err != nil
+	}
+	for size := (len(c.Ops) + 1) / 2; size > 0 && tries > 0; {
+		shorter := false
+		for from := 0; from < len(c.Ops) && tries > 0; {
+			to := min(from+size, len(c.Ops))
+			ops := append(append([]Op(nil), c.Ops[:from]...), c.Ops[to:]...)
+			tries--
+			if fails(ops) {
+				c.Ops, shorter = ops, true
+			} else {
+				from = to
+			}
+		}
+		if !shorter || size > len(c.Ops) {
+			size /= 2
+		}
+	}
+	return c
+}
