@@ -150,7 +150,7 @@ func (c *clients) control(w *World, ev trainer.Event) {
 func (c *clients) finish(w *World) {
 	a := &w.records.asg
 	if w.records.rev > 0 && !ended(a.State) {
-		whole := len(w.checks.cut) == len(a.Partitions)
+		whole := w.checks.cut != nil && len(w.checks.cut) == len(a.Partitions)
 		for p, next := range w.checks.cut {
 			whole = whole && next >= int64(len(w.rows(p)))
 		}

@@ -53,6 +53,14 @@ func (p *psNode) assigned(a tidemill.Assignment) {
 		return
 	}
 	p.asg = a
+	mine := slices.ContainsFunc(a.Shards, func(o tidemill.Owner) bool { return o.Member == p.n.id() })
+	if !mine || a.State != tidemill.JobRunning && a.State != tidemill.JobPaused {
+		// The job is dropped; whoever waits for a round that will not come is told.
+		p.step(&ps.Event{Kind: ps.Assign, Generation: a.Generation + 1})
+		p.core, p.shards, p.fault = ps.NewCore(p.w.cfg.Staleness), nil, nil
+		clear(p.calls)
+		return
+	}
 	epochs := make([]uint64, len(a.Partitions))
 	for i, o := range a.Partitions {
 		epochs[i] = o.Epoch

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sort"
+	"strings"
 )
 
 // Random returns the world of a seed: a small cluster, and a schedule of events operations on
@@ -139,14 +140,25 @@ func Check(c Config, trace func(format string, args ...any)) (*World, error) {
 	return w, nil
 }
 
-// Shrink looks for a shorter schedule that fails too, in at most tries runs: it leaves out
+// kind is what an error says, without its numbers and states.
+func kind(err error) string {
+	s, _, _ := strings.Cut(err.Error(), " (")
+	return strings.Map(func(r rune) rune {
+		if r >= '0' && r <= '9' {
+			return -1
+		}
+		return r
+	}, s)
+}
+
+// Shrink looks for a shorter schedule that fails in the same way, in at most tries runs: it leaves out
 // halves, quarters, and so on down to single operations.
-func Shrink(c Config, tries int) Config {
+func Shrink(c Config, why error, tries int) Config {
 	fails := func(ops []Op) bool {
 		x := c
 		x.Ops = ops
 		_, err := Check(x, nil)
-		return err != nil
+		return err != nil && kind(err) == kind(why)
 	}
 	for size := (len(c.Ops) + 1) / 2; size > 0 && tries > 0; {
 		shorter := false

@@ -7,7 +7,7 @@ import (
 )
 
 var (
-	schedules   = flag.Int("schedules", 20, "simulated schedules per staleness")
+	schedules   = flag.Int("schedules", 60, "simulated schedules per staleness")
 	perSchedule = flag.Int("events", 200, "operations per schedule")
 	onlySeed    = flag.Uint64("seed", 0, "run this seed alone, with its transcript")
 	stale       = flag.Int("staleness", 99, "run at this staleness alone")
@@ -49,7 +49,7 @@ func TestRandomSchedulesHoldTheInvariants(t *testing.T) {
 // report tells how to see a failure again, with the shortest schedule found that fails too.
 func report(t *testing.T, c Config, staleness int, err error) {
 	t.Helper()
-	short := Shrink(c, 120)
+	short := Shrink(c, err, 150)
 	var ops, told []string
 	for _, o := range short.Ops {
 		ops = append(ops, o.String())

@@ -332,6 +332,7 @@ func (w *World) over() bool {
 // lied reports whether something that was said to be durable has been lost.
 func (w *World) lied() bool { return w.disk.lied || w.broker.lied }
 
+// fail ends the run: an invariant is broken.
 func (w *World) fail(format string, args ...any) error {
 	if w.err == nil {
 		w.err = fmt.Errorf("seed %d at %d ms: "+format, append([]any{w.cfg.Seed, w.now / ms}, args...)...)
