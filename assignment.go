@@ -29,7 +29,9 @@ type Assignment struct {
 	// Origins says which log each of the job's partitions reads. It may be shorter than
 	// Partitions: read it through Origin. Entries are only ever appended; a partition that
 	// has joined keeps its number for good.
-	Origins []Origin          `json:"origins,omitempty"`
+	Origins []Origin `json:"origins,omitempty"`
+	// Pardon is what operators have said about rows put aside.
+	Pardon  Pardon            `json:"pardon,omitzero"`
 	Members map[string]Member `json:"members"` // the owners named above
 }
 
@@ -46,6 +48,15 @@ type Origin struct {
 	// End, when not 0, is the offset at which a bounded job has read all of it. A partition of
 	// the spec's topic ends where the spec says.
 	End int64 `json:"end,omitempty"`
+}
+
+// Pardon is what operators have said about rows put aside: those that count no more, and the
+// budget for the others.
+type Pardon struct {
+	Bad  int64 `json:"bad,omitempty"`  // the first so many rows put aside are accepted
+	Read int64 `json:"read,omitempty"` // when so many rows had been read
+	// MaxBadRows, unless zero, stands for the spec's train.max_bad_rows.
+	MaxBadRows BadBudget `json:"max_bad_rows,omitzero"`
 }
 
 // SameLog reports whether o and p name the same log, wherever they begin to read it.

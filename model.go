@@ -215,13 +215,14 @@ type TrainSpec struct {
 	Linger time.Duration `json:"linger,omitempty" yaml:"linger"` // how long a short batch waits for more rows at the log's end; default 200ms
 	// Staleness: 0 synchronous rounds (default), n > 0 at most n batches ahead of the
 	// slowest partition, -1 asynchronous.
-	Staleness   int      `json:"staleness,omitempty" yaml:"staleness"`
-	Snapshot    Interval `json:"snapshot,omitzero" yaml:"-"`                 // default 10s
-	MaxRows     int64    `json:"max_rows,omitempty" yaml:"max_rows"`         // of each table; 0: no bound
-	MaxBadRows  int64    `json:"max_bad_rows,omitempty" yaml:"max_bad_rows"` // rows put aside before the job pauses; default 1000
-	Parallelism int      `json:"parallelism,omitempty" yaml:"parallelism"`   // most workers to use; 0: all
-	PS          int      `json:"ps,omitempty" yaml:"ps"`                     // most parameter servers to use; 0: all
-	UntilEnd    bool     `json:"until_end,omitempty" yaml:"until_end"`       // stop at the end offsets found at submit
+	Staleness int      `json:"staleness,omitempty" yaml:"staleness"`
+	Snapshot  Interval `json:"snapshot,omitzero" yaml:"-"`         // default 10s
+	MaxRows   int64    `json:"max_rows,omitempty" yaml:"max_rows"` // of each table; 0: no bound
+	// MaxBadRows is how many rows may be put aside before the job pauses; default 1000.
+	MaxBadRows  BadBudget `json:"max_bad_rows,omitzero" yaml:"max_bad_rows"`
+	Parallelism int       `json:"parallelism,omitempty" yaml:"parallelism"` // most workers to use; 0: all
+	PS          int       `json:"ps,omitempty" yaml:"ps"`                   // most parameter servers to use; 0: all
+	UntilEnd    bool      `json:"until_end,omitempty" yaml:"until_end"`     // stop at the end offsets found at submit
 	// End is the cut at which a bounded job stops; set at submit.
 	End Cut `json:"end,omitempty" yaml:"-"`
 }

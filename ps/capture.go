@@ -199,6 +199,11 @@ func (l *loader) Aux(s int, name string, data []byte) error {
 		if err = json.Unmarshal(data, &h.notes); err != nil {
 			err = fmt.Errorf("ps: restore: notes: %w: %w", tidemill.ErrCorrupt, err)
 		}
+		if h.notes.BadCounts == nil { // written before rows were counted: the list has them all
+			all := h.notes.Bad
+			h.notes.Bad = nil
+			h.notes.putAside(all)
+		}
 	}
 	return err
 }

@@ -160,6 +160,7 @@ func (c *client) Snapshot(ctx context.Context, req *wire.SnapshotRequest, marked
 	defer cancel() // ends the stream, however far it has come
 	stream, err := c.ps.Snapshot(callCtx, &pspb.SnapshotRequest{
 		Job: req.Job, Generation: req.Generation, Number: req.Number, Round: req.Round, Cut: req.Cut, Base: req.Base,
+		Settled: req.Settled,
 	})
 	if err != nil {
 		return wire.Written{}, failed("snapshot", err)

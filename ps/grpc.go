@@ -271,12 +271,13 @@ func snapshotRequest(m *pspb.SnapshotRequest) (*wire.SnapshotRequest, error) {
 	if err := checkWho(m.GetJob(), 0); err != nil {
 		return nil, err
 	}
-	if m.GetNumber() < 1 || m.GetRound() < 0 || m.GetBase() < 0 || len(m.GetCut()) > maxPartitions {
+	if m.GetNumber() < 1 || m.GetRound() < 0 || m.GetBase() < 0 || len(m.GetCut()) > maxPartitions || len(m.GetSettled()) > maxPartitions {
 		return nil, tidemill.Invalid("snapshot %d after round %d at a cut of %d partitions", "numbers begin at 1, rounds at 0, and a topic has at most 65536 partitions",
 			m.GetNumber(), m.GetRound(), len(m.GetCut()))
 	}
 	return &wire.SnapshotRequest{
 		Job: m.GetJob(), Generation: m.GetGeneration(), Number: m.GetNumber(), Round: m.GetRound(), Cut: m.GetCut(), Base: m.GetBase(),
+		Settled: m.GetSettled(),
 	}, nil
 }
 

@@ -1,9 +1,11 @@
 package ps
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 
@@ -65,8 +67,27 @@ type home struct {
 
 // notes are small facts that a snapshot keeps.
 type notes struct {
-	EventMax []int64           `json:"event_max,omitempty"` // by partition
-	Bad      []snapshot.BadRow `json:"bad,omitempty"`
+	EventMax []int64 `json:"event_max,omitempty"` // by partition
+	// Bad lists the rows put aside that are not known to be in the dead-letter topic.
+	Bad []snapshot.BadRow `json:"bad,omitempty"`
+	// BadCounts counts all rows ever put aside, by cause.
+	BadCounts map[string]int64 `json:"bad_counts,omitempty"`
+}
+
+// putAside notes rows of one batch.
+func (n *notes) putAside(bad []snapshot.BadRow) {
+	if len(bad) > 0 && n.BadCounts == nil {
+		n.BadCounts = map[string]int64{}
+	}
+	for _, r := range bad {
+		n.Bad = append(n.Bad, r)
+		n.BadCounts[r.Cause]++
+	}
+}
+
+// settle forgets the rows below the cut: they are in the dead-letter topic.
+func (n *notes) settle(cut tidemill.Cut) {
+	n.Bad = slices.DeleteFunc(n.Bad, func(r snapshot.BadRow) bool { return cut.Covers(r.Partition, r.Offset) })
 }
 
 // counts is what a shard has counted; it is in snapshots unless all of it is zero.
@@ -130,6 +151,9 @@ func (j *job) step(ev *Event) {
 			case Fenced:
 				c.held = e.Held
 			case Capture:
+				if h := j.homeShard(); h != nil {
+					h.notes.settle(c.snap.Settled)
+				}
 				c.image, err = j.capture(c.snap)
 			}
 			c.done <- err
@@ -327,7 +351,7 @@ func (h *home) apply(req *wire.PushRequest) error {
 		h.notes.EventMax = append(h.notes.EventMax, 0)
 	}
 	h.notes.EventMax[req.Partition] = max(h.notes.EventMax[req.Partition], tag.EventMax)
-	h.notes.Bad = append(h.notes.Bad, tag.Bad...)
+	h.notes.putAside(tag.Bad)
 	return nil
 }
 
@@ -348,9 +372,13 @@ func (h *home) capture() (map[string][]byte, *wire.Home, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	bad := slices.Clone(h.notes.Bad)
+	slices.SortFunc(bad, func(a, b snapshot.BadRow) int {
+		return cmp.Or(cmp.Compare(a.Partition, b.Partition), cmp.Compare(a.Offset, b.Offset))
+	})
 	aux := map[string][]byte{snapshot.AuxTransforms: state, snapshot.AuxProgress: prog, auxNotes: facts}
 	return aux, &wire.Home{
 		Progress: prog, Transforms: public,
-		EventMax: slices.Clone(h.notes.EventMax), Bad: slices.Clone(h.notes.Bad),
+		EventMax: slices.Clone(h.notes.EventMax), Bad: bad, BadCounts: maps.Clone(h.notes.BadCounts),
 	}, nil
 }

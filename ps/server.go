@@ -326,6 +326,7 @@ func (s *Server) Status(_ context.Context, name string) (wire.Status, error) {
 			if st.Progress, err = sh.home.progress.AppendBinary(nil); err != nil {
 				return st, err
 			}
+			st.BadCounts = maps.Clone(sh.home.notes.BadCounts)
 		}
 	}
 	return st, nil

@@ -12,6 +12,7 @@ import (
 
 	"github.com/tidemill/tidemill"
 	"github.com/tidemill/tidemill/internal/carry"
+	"github.com/tidemill/tidemill/internal/deadletter"
 	"github.com/tidemill/tidemill/internal/model"
 	"github.com/tidemill/tidemill/internal/snapshot"
 	"github.com/tidemill/tidemill/internal/source"
@@ -25,7 +26,7 @@ const (
 	VerbJob       = "job"       //
 	VerbMembers   = "members"   //
 	VerbPause     = "pause"     //
-	VerbResume    = "resume"    //
+	VerbResume    = "resume"    // max_bad_rows ("": as it is)
 	VerbCancel    = "cancel"    //
 	VerbFinish    = "finish"    // a last snapshot, then finished
 	VerbSavepoint = "savepoint" // label, why: a snapshot now, kept by name
@@ -78,7 +79,7 @@ func (t *Trainer) command(ctx context.Context, job, verb string, args map[string
 	case VerbMembers:
 		return t.Members(ctx)
 	case VerbPause, VerbResume, VerbCancel, VerbFinish:
-		return t.control(ctx, job, verb, args["by"])
+		return t.control(ctx, job, verb, args)
 	case VerbSavepoint:
 		return t.savepoint(ctx, job, args["label"], args["by"], args["why"])
 	case VerbSavepoints:
@@ -124,6 +125,13 @@ func (t *Trainer) SubmitFrom(ctx context.Context, doc *spec.Document, from From)
 	}
 	if _, err := model.Compile(s, info.Schema); err != nil {
 		return out, err
+	}
+	if err := deadletter.CheckColumns(info.Schema); err != nil {
+		return out, &tidemill.InputError{Place: doc.Place("stream.topic"), What: err.Error()}
+	}
+	if len(s.Model) > deadletter.MaxJobLength {
+		return out, &tidemill.InputError{Place: doc.Place("model"), What: fmt.Sprintf("the name has %d bytes", len(s.Model)),
+			Remedy: fmt.Sprintf("use up to %d, so that its dead-letter topic can be named", deadletter.MaxJobLength)}
 	}
 	offsets := len(s.Stream.Offsets) > 0
 	if s.Stream.Offsets, err = startOf(ctx, doc, topic, info); err != nil {
@@ -239,7 +247,15 @@ func startOf(ctx context.Context, doc *spec.Document, topic source.Topic, info s
 }
 
 // control acts on a running job and waits until its record says so.
-func (t *Trainer) control(ctx context.Context, job, verb, by string) (JobStatus, error) {
+func (t *Trainer) control(ctx context.Context, job, verb string, args map[string]string) (JobStatus, error) {
+	by := args["by"]
+	var budget tidemill.BadBudget
+	if s := args["max_bad_rows"]; s != "" {
+		var err error
+		if budget, err = tidemill.ParseBadBudget(s); err != nil {
+			return JobStatus{}, err
+		}
+	}
 	a, err := t.record(ctx, job)
 	if err != nil {
 		return JobStatus{}, err
@@ -258,7 +274,7 @@ func (t *Trainer) control(ctx context.Context, job, verb, by string) (JobStatus,
 		r.post(Event{Kind: Pause, Reason: "paused by " + by})
 	case VerbResume:
 		want = tidemill.JobRunning
-		r.post(Event{Kind: Resume})
+		r.post(Event{Kind: Resume, MaxBadRows: budget})
 	case VerbCancel:
 		want = tidemill.JobCancelled
 		r.post(Event{Kind: Stop, Final: want, Reason: "cancelled by " + by})
@@ -271,7 +287,7 @@ func (t *Trainer) control(ctx context.Context, job, verb, by string) (JobStatus,
 		if err != nil {
 			return st, err
 		}
-		if st.State == want || isTerminal(st.State) {
+		if st.State == want && (budget.IsZero() || st.Bad.Max == budget) || isTerminal(st.State) {
 			return st, nil
 		}
 		sleep(ctx, 50*time.Millisecond)

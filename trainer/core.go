@@ -34,6 +34,7 @@ type Core struct {
 	sched   tidemill.Rounds // since the last cut: becomes the manifest's schedule; staleness 0 only
 	number  int64           // next number in the snapshot chain
 	base    int64           // last committed snapshot; 0: none
+	aside   aside           // rows put aside, as last committed
 	wanted  bool            // a cut was asked for
 	bar     *barrier
 	paused  bool
@@ -61,7 +62,8 @@ type CoreConfig struct {
 	Every      int64 // rows between cuts; 0: only when asked
 	Partitions int
 	Shards     int
-	End        tidemill.Cut // of a bounded job; nil otherwise
+	End        tidemill.Cut       // of a bounded job; nil otherwise
+	MaxBadRows tidemill.BadBudget // beyond it the job pauses
 }
 
 // part is one partition as the trainer sees it.
@@ -97,7 +99,7 @@ const (
 	Lead EventKind = iota + 1
 	// Recovered: the fence record is appended; Number is the next free number, and
 	// Assignment's Snapshot, Cut, Round, Examples and Generation say where to go back to and
-	// the largest generation found anywhere.
+	// the largest generation found anywhere; Bad and Read as in Committed.
 	Recovered
 	// Members: who holds a session lease now: Workers (with slots), PS, and those of either
 	// that are Leaving.
@@ -111,14 +113,15 @@ const (
 	// Marked, Written: ps Member has captured, or written, snapshot Number.
 	Marked
 	Written
-	// Committed: the manifest of Number is in the chain. Beaten: its number was taken.
+	// Committed: the manifest of Number is in the chain; it counts Bad rows put aside of Read
+	// rows, and Reason is why the job pauses if those are too many. Beaten: its number was taken.
 	Committed
 	Beaten
 	// Lost: ps Member could not take part in snapshot Number.
 	Lost
 	// Due asks for a cut now.
 	Due
-	// Pause, Resume, Stop (with Final, a terminal state).
+	// Pause, Resume (with MaxBadRows, a new budget, or zero), Stop (with Final, a terminal state).
 	Pause
 	Resume
 	Stop
@@ -139,7 +142,9 @@ type Event struct {
 	Origins    []tidemill.Origin
 	Report     wire.Report
 	Final      string
-	Reason     string        // Pause, Stop: why, for people
+	Reason     string // Committed, Pause, Stop: why, for people
+	Bad, Read  int64
+	MaxBadRows tidemill.BadBudget
 	Written    *wire.Written // Written: kept by the runner
 }
 
@@ -254,11 +259,7 @@ func (c *Core) Step(ev *Event) []Effect {
 			c.write()
 		}
 	case Resume:
-		if c.paused {
-			c.paused = false
-			c.asg.State, c.asg.Reason = tidemill.JobRunning, ""
-			c.write()
-		}
+		c.resume(ev)
 	case Stop:
 		c.asg.Reason = ev.Reason
 		c.stop(ev.Final)
@@ -299,6 +300,7 @@ func (c *Core) recovered(ev *Event) {
 	}
 	r := &ev.Assignment
 	c.number, c.base = ev.Number, r.Snapshot
+	c.aside = aside{ev.Bad, ev.Read}
 	c.asg.Generation = max(c.asg.Generation, r.Generation) + 1
 	n := c.count()
 	c.asg.Snapshot, c.asg.Cut, c.asg.Round, c.asg.Examples = r.Snapshot, r.Cut.Clone(), r.Round, r.Examples

@@ -35,8 +35,8 @@ func (c *Core) changing() bool {
 		return false
 	}
 	// A snapshot that is being written is waited for without standing still (PROTOCOL 16), and
-	// a job that has granted everything needs no change any more.
-	if c.bar != nil || c.end() != "" {
+	// a job that has granted everything needs no change any more, but for rows to be replayed.
+	if c.bar != nil || c.ending != "" || c.finished() && len(c.plan.grow) == 0 {
 		return false
 	}
 	if c.quiet() {

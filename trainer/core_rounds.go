@@ -99,8 +99,10 @@ func (c *Core) end() string {
 
 func (c *Core) cutDue() bool {
 	switch {
-	case c.end() != "":
+	case c.ending != "":
 		return true
+	case c.finished():
+		return !c.paused || c.rows > 0
 	case c.rows == 0:
 		return c.plan.spread && c.wanted
 	}
@@ -143,10 +145,12 @@ func (c *Core) committed(ev *Event) {
 	c.bar = nil
 	c.base = b.number
 	c.number++
-	if c.end() != "" && slices.Equal(b.cut, c.granted()) {
+	// A bounded job with too many bad rows does not end: they may be mended and replayed first.
+	switch spent := c.spent(ev); {
+	case !spent && c.end() != "" && slices.Equal(b.cut, c.granted()):
 		c.asg.State = c.end()
 		c.write()
-	} else if b.spread {
+	case b.spread:
 		c.rewind()
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/apache/arrow-go/v18/arrow"
+
 	"github.com/tidemill/tidemill"
 	"github.com/tidemill/tidemill/internal/model"
 	"github.com/tidemill/tidemill/internal/progress"
@@ -19,15 +21,18 @@ import (
 // run carries out one job's Core. Its state belongs to the goroutine of main; everybody else
 // posts events. What touches the store or the records goes through one queue, in order.
 type run struct {
-	t     *Trainer
-	log   *slog.Logger
-	job   string
-	spec  tidemill.Spec
-	parts int    // partitions of the topic
-	line  string // lineage
-	model *model.Model
-	chain *snapshot.Chain
-	core  *Core
+	t      *Trainer
+	log    *slog.Logger
+	job    string
+	spec   tidemill.Spec
+	parts  int           // partitions of the topic
+	line   string        // lineage
+	schema *arrow.Schema // of the topic when the job was submitted
+	model  *model.Model
+	chain  *snapshot.Chain
+	dead   *deadLetters
+	left   leftover // of a job that is over
+	core   *Core
 
 	inbox chan Event
 	// replies come from the queue's goroutine. There is room for all that the queue can hold,
@@ -37,8 +42,7 @@ type run struct {
 	done    chan struct{}
 
 	// Of the queue's goroutine.
-	rev       uint64 // of the job's record as last written
-	tolerated int64  // rows put aside that the job has already paused for
+	rev uint64 // of the job's record as last written
 
 	ready chan struct{} // closed once val is there
 
@@ -55,11 +59,13 @@ type run struct {
 }
 
 func newRun(t *Trainer, a tidemill.Assignment, rev uint64) *run {
-	return &run{
+	r := &run{
 		t: t, log: t.log.With("job", a.Job), job: a.Job, spec: a.Spec, parts: len(a.Cut), line: a.Lineage, from: a.Snapshot, asg: a, rev: rev,
 		inbox: make(chan Event, 1024), replies: make(chan Event, 4*queueLen), stores: make(chan func(context.Context), queueLen), done: make(chan struct{}), ready: make(chan struct{}),
 		began: map[int64]time.Time{}, stall: map[int64]time.Duration{}, written: map[int64]map[string]wire.Written{},
 	}
+	r.dead = newDeadLetters(r)
+	return r
 }
 
 const queueLen = 64
@@ -85,9 +91,10 @@ func (r *run) main(ctx context.Context) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	defer close(r.done)
-	schema, err := model.DecodeSchema(r.asg.Schema)
+	var err error
+	r.schema, err = model.DecodeSchema(r.asg.Schema)
 	if err == nil {
-		r.model, err = model.Compile(&r.spec, schema)
+		r.model, err = model.Compile(&r.spec, r.schema)
 	}
 	if err == nil {
 		r.chain, err = snapshot.Snapshots(r.t.cfg.Bucket, r.job)
@@ -113,30 +120,46 @@ func (r *run) main(ctx context.Context) {
 			}
 		}
 	}()
-	validated := make(chan struct{})
+	over := isTerminal(r.asg.State)
+	validated, lettered := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(validated)
-		r.val.run(ctx)
+		if !over || r.left.undecided {
+			r.val.run(ctx)
+		}
+	}()
+	go func() {
+		defer close(lettered)
+		r.dead.run(ctx)
 	}()
 	defer func() {
 		stop()
 		<-queue
 		<-validated
+		<-lettered
 	}()
-	if isTerminal(r.asg.State) {
-		// Training is over; the last candidates still wait for their decision.
-		r.val.finish(r.asg.State)
-		select {
-		case <-ctx.Done():
-		case <-validated:
+	// end waits for the last candidates' decisions and the last dead letters.
+	end := func(state string) {
+		r.val.finish(state)
+		r.dead.finish()
+		<-validated
+		<-lettered
+		if ctx.Err() == nil {
+			r.val.retain(ctx, nil)
 			r.forget()
 		}
+	}
+	if over {
+		if r.left.dead != nil {
+			r.dead.committed(r.left.dead)
+		}
+		end(r.asg.State)
 		return
 	}
 	t := &r.spec.Train
 	r.core = NewCore(CoreConfig{
 		Staleness: t.Staleness, Batch: int64(t.Batch), Window: wire.Window(t.Batch), Every: t.Snapshot.Rows,
-		Partitions: len(r.asg.Cut), Shards: r.spec.Shards, End: t.End,
+		Partitions: len(r.asg.Cut), Shards: r.spec.Shards, End: t.End, MaxBadRows: t.MaxBadRows,
 	})
 	a := r.asg
 	a.Leader = r.t.cfg.Member
@@ -172,12 +195,7 @@ func (r *run) main(ctx context.Context) {
 			if f := r.t.cfg.Events.State; f != nil {
 				f(r.job, state, r.core.Assignment().Reason)
 			}
-			r.val.finish(state)
-			select {
-			case <-ctx.Done():
-			case <-validated:
-				r.forget()
-			}
+			end(state)
 			return
 		}
 	}
@@ -275,9 +293,11 @@ func (r *run) step(ctx context.Context, ev *Event) {
 			r.t.mu.Lock()
 			members := r.asg.Members
 			r.t.mu.Unlock()
+			settled := r.dead.below()
 			for _, id := range e.PS {
 				go r.snapshot(ctx, members[id], &wire.SnapshotRequest{
 					Job: r.job, Generation: gen, Number: e.Number, Round: e.Round, Cut: e.Cut.Clone(), Base: e.Base,
+					Settled: settled,
 				})
 			}
 		case Commit:
@@ -372,17 +392,26 @@ func (r *run) fence(ctx context.Context, generation uint64) {
 			r.origin = m.Ancestor
 			from.Snapshot, from.Cut, from.Round, from.Examples = m.Number, m.Cut, m.Round, m.Examples
 			r.parent = m.Number
-			if bad := int64(m.Metrics["bad_rows"]); bad > r.spec.Train.MaxBadRows {
-				r.tolerated = max(r.tolerated, bad)
-			}
 			r.val.committed(m, nil)
+			r.dead.committed(m)
 		}
 		if f := r.t.cfg.Events.Rewound; f != nil {
 			f(r.job, generation+1)
 		}
-		r.reply(Event{Kind: Recovered, Number: last + 2, Assignment: from})
+		ev := Event{Kind: Recovered, Number: last + 2, Assignment: from}
+		if m != nil {
+			ev.Bad, ev.Read = m.Bad(), m.Examples+m.Bad()
+		}
+		r.reply(ev)
 		return
 	}
+}
+
+// logOf says where one of the job's partitions is read.
+func (r *run) logOf(partition int) tidemill.Origin {
+	r.t.mu.Lock()
+	defer r.t.mu.Unlock()
+	return r.asg.Origin(partition)
 }
 
 // start is the cut at which the job began.
@@ -500,23 +529,25 @@ func (r *run) manifest(e *Effect) (*snapshot.Manifest, *wire.Home) {
 	if home == nil {
 		return m, nil
 	}
-	m.BadRows = home.Bad
-	if len(m.BadRows) > 1000 { // the home shard's notes have them all
-		m.BadRows = m.BadRows[:1000]
+	m.BadRows, m.BadCounts = home.Bad, home.BadCounts
+	if len(m.BadRows) > maxDead { // the home shard's notes have them all
+		m.BadRows = m.BadRows[:maxDead]
 	}
+	first := true
 	for p, t := range home.EventMax {
-		if e.Cut[p] == 0 {
+		// Rows that are replayed are late by nature; they do not hold the watermark back.
+		if o := a.Origin(p); p >= len(e.Cut) || e.Cut[p] == o.First || o.Topic != r.spec.Stream.Topic {
 			continue
 		}
-		if t -= r.spec.Time.MaxOutOfOrder.Milliseconds(); p == 0 || t < m.WatermarkMS {
-			m.WatermarkMS = max(0, t)
+		if t -= r.spec.Time.MaxOutOfOrder.Milliseconds(); first || t < m.WatermarkMS {
+			m.WatermarkMS, first = max(0, t), false
 		}
 	}
 	if s, err := progress.Load(home.Progress); err == nil {
 		rep := s.Total()
 		m.Metrics = map[string]float64{
 			"loss": rep.Loss, "prior_loss": rep.PriorLoss, "auc": rep.AUC, "accuracy": rep.Accuracy,
-			"no_change_accuracy": rep.NoChangeAccuracy, "normalized_entropy": rep.NE, "bad_rows": float64(len(home.Bad)),
+			"no_change_accuracy": rep.NoChangeAccuracy, "normalized_entropy": rep.NE, "bad_rows": float64(m.Bad()),
 		}
 		for k, v := range s.Prior(r.model.Engine.Outputs()) {
 			m.Metrics[priorMetric(k)] = float64(v)
@@ -556,16 +587,6 @@ func (r *run) commit(ctx context.Context, m *snapshot.Manifest, home *wire.Home,
 		f(r.job, m.Number, m.Cut, m.Examples, took, stall)
 	}
 	r.val.committed(m, home)
-	r.reply(Event{Kind: Committed, Number: m.Number})
-	if home == nil {
-		return
-	}
-	if bad := int64(len(home.Bad)); bad-r.tolerated > r.spec.Train.MaxBadRows {
-		r.tolerated = bad
-		first := home.Bad[0]
-		r.log.Error("too many rows were put aside; the job pauses", "bad_rows", bad, "max_bad_rows", r.spec.Train.MaxBadRows,
-			"first", fmt.Sprintf("partition %d offset %d: %s", first.Partition, first.Offset, first.Reason))
-		r.reply(Event{Kind: Pause, Reason: fmt.Sprintf("%d rows were put aside, more than train.max_bad_rows: %d; the first is offset %d of partition %d: %s",
-			bad, r.spec.Train.MaxBadRows, first.Offset, first.Partition, first.Reason)})
-	}
+	r.dead.committed(m)
+	r.reply(Event{Kind: Committed, Number: m.Number, Bad: m.Bad(), Read: m.Examples + m.Bad(), Reason: r.dead.tooMany(m)})
 }

@@ -29,7 +29,8 @@ type JobStatus struct {
 	Digest           string          `json:"digest"`
 	SnapshotExamples int64           `json:"snapshot_examples"`
 	Champion         int64           `json:"champion"`
-	BadRows          int64           `json:"bad_rows"`
+	Bad              BadStatus       `json:"bad"`
+	BadRows          int64           `json:"bad_rows"` // put aside so far
 	Progress         progress.Report `json:"progress"`
 	Recent           progress.Report `json:"recent"`               // of the last 5000 examples or so
 	Partitions       []string        `json:"partitions,omitempty"` // their workers
@@ -99,7 +100,7 @@ func (t *Trainer) Status(ctx context.Context, job string) (JobStatus, error) {
 	}
 	if m != nil {
 		st.Snapshot, st.Cut, st.Examples, st.SnapshotExamples, st.Digest = m.Number, m.Cut, m.Examples, m.Examples, m.Digest.String()
-		st.BadRows = int64(m.Metrics["bad_rows"])
+		st.BadRows, st.Bad.Counts = m.Bad(), m.BadCounts
 	}
 	champs, err := snapshot.Champions(t.cfg.Bucket, a.Spec.Model)
 	if err != nil {
@@ -114,6 +115,10 @@ func (t *Trainer) Status(ctx context.Context, job string) (JobStatus, error) {
 			if ps, err := t.cfg.PS(ctx, home); err == nil {
 				if s, err := ps.Status(ctx, job); err == nil && s.Ready && s.Generation == a.Generation {
 					st.Examples = s.Examples
+					st.BadRows, st.Bad.Counts = 0, s.BadCounts
+					for _, n := range s.BadCounts {
+						st.BadRows += n
+					}
 					if st.Validation, err = progress.Load(s.Progress); err != nil {
 						st.Validation = nil
 					}
@@ -121,6 +126,7 @@ func (t *Trainer) Status(ctx context.Context, job string) (JobStatus, error) {
 			}
 		}
 	}
+	t.badStatus(ctx, &st, &a)
 	if st.Validation == nil && m != nil {
 		if st.Validation, err = validation(ctx, t, m); err != nil {
 			return st, err

@@ -61,6 +61,9 @@ type Events struct {
 	Decided   func(d tidemill.Decision)
 	Champion  func(c tidemill.Champion)
 	State     func(job, state, reason string)
+	// Rows put aside were added to the dead-letter topic; rows of it are to be trained again.
+	DeadLettered func(job string, rows int)
+	Replayed     func(job string, rows int)
 }
 
 // Trainer takes part in the election and, while it leads, runs the jobs.
@@ -184,7 +187,8 @@ func (t *Trainer) lead(ctx context.Context, s *lease.Session) {
 			t.log.Error("a job record cannot be read", "key", e.Key, "err", err)
 			return
 		}
-		if isTerminal(a.State) && !t.unfinished(ctx, &a) {
+		left := t.unfinished(ctx, &a)
+		if isTerminal(a.State) && left == (leftover{}) {
 			return
 		}
 		t.mu.Lock()
@@ -193,6 +197,7 @@ func (t *Trainer) lead(ctx context.Context, s *lease.Session) {
 			return
 		}
 		r := newRun(t, a, e.Revision)
+		r.left = left
 		t.runs[a.Job] = r
 		t.signal()
 		runs.Add(1)
@@ -387,17 +392,32 @@ func (t *Trainer) grant(member string, g wire.Grant) {
 	}
 }
 
-// unfinished reports whether a job that is over left candidates without a decision.
-func (t *Trainer) unfinished(ctx context.Context, a *tidemill.Assignment) bool {
+// leftover is what a trainer that died has left to do of a job that is over.
+type leftover struct {
+	undecided bool               // there are candidates without a decision
+	dead      *snapshot.Manifest // its bad rows may be missing from the dead-letter topic; nil: none
+}
+
+// unfinished returns what is left to do of a job that is over; nothing of any other.
+func (t *Trainer) unfinished(ctx context.Context, a *tidemill.Assignment) (left leftover) {
+	if !isTerminal(a.State) {
+		return left
+	}
+	if chain, err := snapshot.Snapshots(t.cfg.Bucket, a.Job); err == nil {
+		if _, m, err := snapshot.Latest(ctx, chain); err == nil && m != nil && m.Lineage == a.Lineage && len(m.BadRows) > 0 {
+			left.dead = m
+		}
+	}
 	if a.State != tidemill.JobFinished {
-		return false
+		return left
 	}
 	numbers, err := snapshot.ListVersions(ctx, t.cfg.Bucket, a.Spec.Model)
 	if err != nil || len(numbers) == 0 {
-		return false
+		return left
 	}
 	_, err = snapshot.ReadDecision(ctx, t.cfg.Bucket, a.Spec.Model, numbers[len(numbers)-1])
-	return errors.Is(err, tidemill.ErrNotFound)
+	left.undecided = errors.Is(err, tidemill.ErrNotFound)
+	return left
 }
 
 // Submit creates a job. a carries spec, schema, cut, identity and lineage. A job of that name

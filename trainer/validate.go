@@ -156,7 +156,6 @@ func (v *validator) main(ctx context.Context) error {
 			if err := v.apply(ctx, gate.End{}); err != nil {
 				return err
 			}
-			v.retain(ctx, nil)
 			return nil
 		}
 		pieces := v.pieces
@@ -309,6 +308,9 @@ func (v *validator) retain(ctx context.Context, cut tidemill.Cut) {
 		return
 	}
 	v.retained = time.Now()
+	if cut != nil {
+		v.r.dead.needs(cut)
+	}
 	topic, err := v.r.t.cfg.Source.Open(ctx, v.r.spec.Stream.Topic)
 	if err == nil {
 		err = topic.Retain(ctx, v.r.job, cut)

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -195,16 +196,13 @@ func concat(pieces []tidemill.Batch) (arrow.RecordBatch, error) {
 
 // undecodable puts aside what the stream holds in the batch's range and could not read as rows.
 func (b *batcher) undecodable(pieces []tidemill.Batch) {
-	n := 0
+	from := len(b.bad)
 	for _, p := range pieces {
 		for _, r := range p.Bad {
-			b.bad = append(b.bad, snapshot.BadRow{Partition: b.o.partition, Offset: r.Offset, Reason: r.Reason})
-			n++
+			b.bad = append(b.bad, snapshot.BadRow{Partition: b.o.partition, Offset: r.Offset, Cause: tidemill.BadDecode, Reason: r.Reason})
 		}
 	}
-	if f := b.o.w.cfg.Events.Bad; f != nil && n > 0 {
-		f(b.o.job, n)
-	}
+	b.tellBad(b.bad[from:])
 }
 
 // drop puts rows aside.
@@ -220,10 +218,10 @@ func (b *batcher) drop(bad []feature.BadRow) {
 	rec := feature.Drop(b.rec, bad)
 	b.rec.Release()
 	b.rec = rec
-	gone := map[int]bool{}
+	gone, from := map[int]bool{}, len(b.bad)
 	for _, r := range bad {
 		gone[r.Row] = true
-		b.bad = append(b.bad, snapshot.BadRow{Partition: b.o.partition, Offset: b.rowOf[r.Row], Reason: r.Column + ": " + r.Reason})
+		b.bad = append(b.bad, snapshot.BadRow{Partition: b.o.partition, Offset: b.rowOf[r.Row], Cause: r.Cause, Reason: r.Column + ": " + r.Reason})
 	}
 	keep := b.rowOf[:0]
 	for i, off := range b.rowOf {
@@ -233,8 +231,23 @@ func (b *batcher) drop(bad []feature.BadRow) {
 	}
 	b.rowOf = keep
 	b.sparse = false
-	if f := b.o.w.cfg.Events.Bad; f != nil {
-		f(b.o.job, len(gone))
+	b.tellBad(b.bad[from:])
+}
+
+// tellBad tells that rows were put aside.
+func (b *batcher) tellBad(bad []snapshot.BadRow) {
+	f := b.o.w.cfg.Events.Bad
+	if f == nil || len(bad) == 0 {
+		return
+	}
+	n := map[string]int{}
+	for _, r := range bad {
+		n[r.Cause]++
+	}
+	for _, cause := range tidemill.BadCauses() {
+		if n[cause] > 0 {
+			f(b.o.job, cause, n[cause])
+		}
 	}
 }
 
@@ -299,7 +312,10 @@ func (b *batcher) compute(ctx context.Context) error {
 			return err
 		}
 		b.result = b.step.Step(&b.in, b.look, &b.params)
-		bad := b.notFinite()
+		bad, err := b.notFinite()
+		if err != nil {
+			return err
+		}
 		if len(bad) == 0 {
 			break
 		}
@@ -383,72 +399,7 @@ func (b *batcher) gather() error {
 	return nil
 }
 
-// notFinite finds the rows without which the gradient is finite.
-func (b *batcher) notFinite() []feature.BadRow {
-	const reason = "loss or gradient is not finite"
-	var bad []feature.BadRow
-	for i, l := range b.result.Losses {
-		if !finite(l) {
-			bad = append(bad, feature.BadRow{Row: i, Column: "row", Reason: reason})
-		}
-	}
-	if len(bad) > 0 || b.finite() {
-		return bad
-	}
-	// The losses are fine and a gradient is not: try row by row.
-	rec, in, n := b.rec, b.in, b.in.N
-	for i := range n {
-		one := rec.NewSlice(int64(i), int64(i+1))
-		var single engine.Inputs
-		var scratch engine.Scratch
-		err := errors.Join(b.m.Plan.Sparse(b.ws, &single, one, b.state), b.m.Plan.Numeric(b.ws, &single, one, b.state), b.m.Plan.Labels(&single, one))
-		if err == nil {
-			look := engine.Lookups(nil, &scratch, &single, b.m.Engine)
-			params := engine.Params{Dense: b.params.Dense, Rows: make([][]float32, len(look))}
-			for t := range look {
-				dim := b.m.Layout.Tables[t].Dim
-				for _, id := range look[t].Unique {
-					for k, u := range b.look[t].Unique {
-						if u == id {
-							params.Rows[t] = append(params.Rows[t], b.params.Rows[t][k*dim:(k+1)*dim]...)
-							break
-						}
-					}
-				}
-			}
-			b.result = b.step.Step(&single, look, &params)
-			if !b.finite() {
-				bad = append(bad, feature.BadRow{Row: i, Column: "row", Reason: reason})
-			}
-		}
-		one.Release()
-	}
-	b.in = in
-	if len(bad) == 0 { // only the sum overflows: no row is innocent
-		for i := range n {
-			bad = append(bad, feature.BadRow{Row: i, Column: "batch", Reason: reason})
-		}
-	}
-	return bad
-}
-
 func finite(x float32) bool { return !math.IsNaN(float64(x)) && !math.IsInf(float64(x), 0) }
-
-// finite reports whether every gradient of the result is.
-func (b *batcher) finite() bool {
-	for _, gs := range [][][]float32{b.result.RowGrads, b.result.DenseGrads} {
-		for _, g := range gs {
-			var sum float32 // x−x is 0 for a finite x and NaN otherwise
-			for _, x := range g {
-				sum += x - x
-			}
-			if sum != 0 {
-				return false
-			}
-		}
-	}
-	return true
-}
 
 // scatter splits the gradient by ps.
 func (b *batcher) scatter() {
@@ -501,6 +452,7 @@ func (b *batcher) tell() error {
 		}
 	}
 	b.tag.Bad = append([]snapshot.BadRow(nil), b.bad...)
+	slices.SortFunc(b.tag.Bad, func(x, y snapshot.BadRow) int { return cmp.Compare(x.Offset, y.Offset) })
 	b.peers[b.home].push.Tag = &b.tag
 	return nil
 }

@@ -35,8 +35,9 @@ type Events struct {
 	// Batch was accepted by every ps: rows trained in took, of which compute was spent
 	// computing.
 	Batch func(job string, partition, rows int, took, compute time.Duration)
-	// Bad rows were put aside.
-	Bad func(job string, rows int)
+	// Bad rows were put aside for a cause (tidemill.BadValue and so on). A batch that is
+	// computed again puts its rows aside again.
+	Bad func(job, cause string, rows int)
 }
 
 // Worker trains the partitions that assignments give to it.

@@ -22,7 +22,7 @@ var jobVerbs = []struct{ name, what string }{
 	{"watch", "follow it until it ends"},
 	{"wait", "return once it is in --state (finished), has --examples, or serves version --champion"},
 	{"pause", "stop training; the state stays"},
-	{"resume", "go on after a pause"},
+	{"resume", "go on after a pause; rows put aside so far are accepted, --max-bad-rows sets a new budget"},
 	{"finish", "a last snapshot, then end"},
 	{"savepoint", "take a snapshot now and keep it, as LABEL (default snapshot-N), until it is deleted"},
 	{"savepoints", "list what is kept"},
@@ -40,9 +40,10 @@ type until struct {
 
 func newJob(a *app) *cobra.Command {
 	var (
-		p   peer
-		u   until
-		why string
+		p      peer
+		u      until
+		why    string
+		budget string
 	)
 	var verbs []string
 	long := &strings.Builder{}
@@ -75,6 +76,16 @@ func newJob(a *app) *cobra.Command {
 			if err := u.validate(); err != nil {
 				return err
 			}
+			with := map[string]string{}
+			if budget != "" {
+				if verb != "resume" {
+					return tidemill.Invalid("--max-bad-rows with %s", "it belongs to resume", verb)
+				}
+				if _, err := tidemill.ParseBadBudget(budget); err != nil {
+					return err
+				}
+				with["max_bad_rows"] = budget
+			}
 			label, err := labelOf(verb, given)
 			if err != nil {
 				return err
@@ -87,7 +98,7 @@ func newJob(a *app) *cobra.Command {
 			if strings.Contains(verb, "savepoint") {
 				return a.savepoint(cmd.Context(), c, given[0], verb, label, why)
 			}
-			return a.job(cmd.Context(), c, given[0], verb, u)
+			return a.job(cmd.Context(), c, given[0], verb, with, u)
 		},
 	}
 	p.flags(cmd)
@@ -96,6 +107,7 @@ func newJob(a *app) *cobra.Command {
 	cmd.Flags().Int64Var(&u.champion, "champion", 0, "wait: until this version, or a later one, serves")
 	cmd.Flags().DurationVar(&u.timeout, "timeout", 0, "wait: fail after so long (default: never)")
 	cmd.Flags().StringVar(&why, "why", "", "savepoint: a reason, kept with it")
+	cmd.Flags().StringVar(&budget, "max-bad-rows", "", "resume: how many rows may be put aside from now on, such as 1000 or 1% (default: as before)")
 	_ = cmd.RegisterFlagCompletionFunc("state", cobra.FixedCompletions(jobStates, cobra.ShellCompDirectiveNoFileComp))
 	cmd.ValidArgsFunction = func(cmd *cobra.Command, given []string, _ string) ([]string, cobra.ShellCompDirective) {
 		if len(given) == 1 {
@@ -161,7 +173,7 @@ func ended(state string) bool {
 	return state == tidemill.JobFinished || state == tidemill.JobFailed || state == tidemill.JobCancelled
 }
 
-func (a *app) job(ctx context.Context, c *cluster, name, verb string, u until) error {
+func (a *app) job(ctx context.Context, c *cluster, name, verb string, with map[string]string, u until) error {
 	var st trainer.JobStatus
 	switch verb {
 	case "watch":
@@ -171,7 +183,7 @@ func (a *app) job(ctx context.Context, c *cluster, name, verb string, u until) e
 	case "show":
 		verb = trainer.VerbJob
 	}
-	if err := c.do(ctx, name, verb, nil, &st); err != nil {
+	if err := c.do(ctx, name, verb, with, &st); err != nil {
 		return err
 	}
 	return a.result(st, func(w io.Writer) { showJob(w, st) })
@@ -280,6 +292,7 @@ func showJob(w io.Writer, st trainer.JobStatus) {
 	row("model", "%s, live %s", st.Model, version(st.Champion))
 	row("topic", "%s, partitions: %d", st.Topic, len(st.Cut))
 	row("examples", "%s, bad rows: %s", count(st.Examples), count(st.BadRows))
+	showBad(row, st)
 	row("snapshot", "%d of %s examples, generation %d", st.Snapshot, count(st.SnapshotExamples), st.Generation)
 	if st.Digest != "" {
 		row("digest", "%s", st.Digest)

@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -90,10 +91,13 @@ func TestBadRowsArePutAside(t *testing.T) {
 			if !(st.Progress.Loss < st.Progress.PriorLoss) {
 				t.Errorf("loss %v, prior %v", st.Progress.Loss, st.Progress.PriorLoss)
 			}
+			if want := map[string]int64{tidemill.BadLabel: int64(len(labels)), tidemill.BadValue: int64(len(numbers))}; !maps.Equal(st.Bad.Counts, want) {
+				t.Errorf("counted %v, want %v", st.Bad.Counts, want)
+			}
 			// Row i is offset i/2 of partition i mod 2.
 			listed := map[int]string{}
-			for _, r := range s.manifest("bad").BadRows {
-				listed[int(r.Offset)*2+r.Partition] = r.Reason
+			for _, l := range s.letters("bad") {
+				listed[int(l.Offset)*2+l.Partition] = l.Reason
 			}
 			for _, i := range bad {
 				column := "y: "
@@ -123,8 +127,10 @@ func TestTooManyBadRowsPause(t *testing.T) {
 	fillBad(s, 1, n, labels, nil)
 	s.submit(parse(t, fmt.Appendf(nil, badJob, 4, most), nil))
 	st := s.reach("bad", tidemill.JobPaused)
-	if !strings.Contains(st.Reason, "12 rows were put aside") || !strings.Contains(st.Reason, "offset 110 ") {
-		t.Errorf("paused because: %s", st.Reason)
+	for _, part := range []string{"12 rows were put aside (label: 12)", "max_bad_rows: 5", "offset 143 of partition 0", "topic bad.dead", "tidemill job bad resume", "replay-dead"} {
+		if !strings.Contains(st.Reason, part) {
+			t.Errorf("paused because: %s; it lacks %q", st.Reason, part)
+		}
 	}
 	// Nothing is granted any more: the newest snapshot stays what it is, also over a restart.
 	s.stop()
@@ -166,8 +172,11 @@ gate: {mode: off}
 `), nil))
 	st := s.finish("wide")
 	var at []int64
-	for _, r := range s.manifest("wide").BadRows {
-		at = append(at, r.Offset)
+	for _, l := range s.letters("wide") {
+		at = append(at, l.Offset)
+		if l.Cause != tidemill.BadGradient {
+			t.Errorf("offset %d is put aside for %s: %s", l.Offset, l.Cause, l.Reason)
+		}
 	}
 	if st.Examples != 298 || !slices.Equal(at, []int64{123, 299}) {
 		t.Errorf("%d examples, put aside: %v", st.Examples, at)

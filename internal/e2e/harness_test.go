@@ -10,10 +10,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/apache/arrow-go/v18/arrow"
 	"go.uber.org/goleak"
 
 	"github.com/tidemill/tidemill"
 	"github.com/tidemill/tidemill/examples"
+	"github.com/tidemill/tidemill/internal/deadletter"
 	"github.com/tidemill/tidemill/internal/node"
 	"github.com/tidemill/tidemill/internal/produce"
 	"github.com/tidemill/tidemill/internal/snapshot"
@@ -173,6 +175,54 @@ func (s *system) manifest(job string) *snapshot.Manifest {
 		s.t.Fatalf("no manifest: %v", err)
 	}
 	return m
+}
+
+// letters waits until a job's bad rows are in its dead-letter topic and returns what is there.
+func (s *system) letters(job string) []deadletter.Letter {
+	s.t.Helper()
+	st := s.status(job)
+	s.until("the dead letters of "+job, func() bool { st = s.status(job); return st.Bad.Waiting == 0 })
+	if st.BadRows == 0 {
+		return nil
+	}
+	var out []deadletter.Letter
+	s.read(deadletter.Topic(job), func(rec arrow.RecordBatch) {
+		letters, err := deadletter.Read(rec)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		out = append(out, letters...)
+	})
+	return out
+}
+
+// read calls f with all rows of a topic, partition by partition.
+func (s *system) read(name string, f func(rec arrow.RecordBatch)) {
+	s.t.Helper()
+	topic, err := s.Stream().Open(s.ctx, name)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer topic.Close()
+	info, err := topic.Info(s.ctx)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for p := range info.Partitions {
+		r, err := topic.Reader(s.ctx, p, info.First[p])
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		for r.Position() < info.Next[p] {
+			b, err := r.Next(s.ctx, 1000)
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			f(b.Rows)
+			b.Rows.Release()
+		}
+		r.Close()
+	}
 }
 
 // power returns the power example's job and the first n rows of its data.

@@ -11,6 +11,8 @@ import (
 	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/arrow-go/v18/arrow/bitutil"
 	"github.com/apache/arrow-go/v18/arrow/memory"
+
+	"github.com/tidemill/tidemill"
 )
 
 // BadRow is a row that cannot be used, and why.
@@ -18,6 +20,7 @@ type BadRow struct {
 	Row    int // index in the batch
 	Column string
 	Reason string
+	Cause  string // tidemill.BadValue, BadLabel, BadWeight or BadTime
 }
 
 // Check returns the rows that cannot be used, in increasing order, each once with the first
@@ -91,9 +94,9 @@ func checkFloats[T float32 | float64](bad []BadRow, c *planColumn, arr arrow.Arr
 		switch {
 		case math.Abs(f) <= limit || !valid(bitmap, off, i):
 		case finite(f):
-			bad = append(bad, BadRow{Row: i, Column: c.Name, Reason: fmt.Sprintf("%v is too large for a 32-bit number; clip it, or use log1p", f)})
+			bad = append(bad, BadRow{Row: i, Column: c.Name, Reason: fmt.Sprintf("%v is too large for a 32-bit number; clip it, or use log1p", f), Cause: tidemill.BadValue})
 		default:
-			bad = append(bad, BadRow{Row: i, Column: c.Name, Reason: fmt.Sprintf("%v is not a finite number", f)})
+			bad = append(bad, BadRow{Row: i, Column: c.Name, Reason: fmt.Sprintf("%v is not a finite number", f), Cause: tidemill.BadValue})
 		}
 	}
 	return bad
@@ -102,7 +105,7 @@ func checkFloats[T float32 | float64](bad []BadRow, c *planColumn, arr arrow.Arr
 func checkText(bad []BadRow, c *planColumn, arr arrow.Array) []BadRow {
 	bitmap, off := nulls(arr)
 	add := func(i int) {
-		bad = append(bad, BadRow{Row: i, Column: c.Name, Reason: "the text is not UTF-8"})
+		bad = append(bad, BadRow{Row: i, Column: c.Name, Reason: "the text is not UTF-8", Cause: tidemill.BadValue})
 	}
 	if l, ok := listsOf(arr); ok {
 		t, err := textsOf(l.child)
@@ -168,7 +171,7 @@ func (p *Plan) checkLabel(bad []BadRow, w *Workspace, rows arrow.RecordBatch) []
 			} else if p.label.numeric() {
 				reason = fmt.Sprintf("label %s is not a finite 32-bit number", value(arr, i))
 			}
-			bad = append(bad, BadRow{Row: i, Column: p.columns[p.label.col].Name, Reason: reason})
+			bad = append(bad, BadRow{Row: i, Column: p.columns[p.label.col].Name, Reason: reason, Cause: tidemill.BadLabel})
 		}
 	}
 	return bad
@@ -189,7 +192,7 @@ func (p *Plan) checkWeight(bad []BadRow, w *Workspace, rows arrow.RecordBatch) [
 	fillNulls(x, arr, 1)
 	for i, v := range x {
 		if !(v >= 0 && v <= math.MaxFloat32) {
-			bad = append(bad, BadRow{Row: i, Column: p.columns[p.weight].Name, Reason: fmt.Sprintf("weight %v is not a finite number ≥ 0", v)})
+			bad = append(bad, BadRow{Row: i, Column: p.columns[p.weight].Name, Reason: fmt.Sprintf("weight %v is not a finite number ≥ 0", v), Cause: tidemill.BadWeight})
 		}
 	}
 	return bad
@@ -205,7 +208,7 @@ func (p *Plan) checkTime(bad []BadRow, rows arrow.RecordBatch) []BadRow {
 	}
 	eachText(arr, func(i int, text []byte) {
 		if _, err := time.Parse(time.RFC3339, string(text)); err != nil {
-			bad = append(bad, BadRow{Row: i, Column: p.columns[p.time].Name, Reason: fmt.Sprintf("%s is not an RFC 3339 time", value(arr, i))})
+			bad = append(bad, BadRow{Row: i, Column: p.columns[p.time].Name, Reason: fmt.Sprintf("%s is not an RFC 3339 time", value(arr, i)), Cause: tidemill.BadTime})
 		}
 	})
 	return bad

@@ -23,6 +23,7 @@ type metrics struct {
 	snapshotSeconds        *prometheus.HistogramVec
 	stallSeconds           *prometheus.HistogramVec
 	decisions              *prometheus.CounterVec
+	letters, replayed      *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer, n *Node) *metrics {
@@ -30,7 +31,9 @@ func newMetrics(reg prometheus.Registerer, n *Node) *metrics {
 	m := &metrics{
 		rows:            prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tidemill_worker_rows_total", Help: "Rows trained by this worker."}, job),
 		batches:         prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tidemill_worker_batches_total", Help: "Batches that every parameter server accepted."}, job),
-		badRows:         prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tidemill_worker_bad_rows_total", Help: "Rows put aside."}, job),
+		badRows:         prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tidemill_worker_bad_rows_total", Help: "Rows put aside, by cause; those of a batch that was computed again count again."}, []string{"job", "cause"}),
+		letters:         prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tidemill_trainer_dead_letters_total", Help: "Rows added to the dead-letter topic."}, job),
+		replayed:        prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tidemill_trainer_replayed_rows_total", Help: "Rows of the dead-letter topic that were given to training again."}, job),
 		batchSeconds:    prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "tidemill_worker_batch_seconds", Help: "From reading a batch to its last acknowledgement.", Buckets: prometheus.ExponentialBuckets(1e-5, 4, 10)}, job),
 		leaseLosses:     prometheus.NewCounter(prometheus.CounterOpts{Name: "tidemill_lease_losses_total", Help: "Session leases lost by this process."}),
 		leads:           prometheus.NewGauge(prometheus.GaugeOpts{Name: "tidemill_trainer_leads", Help: "1 while this trainer leads the jobs."}),
@@ -40,7 +43,7 @@ func newMetrics(reg prometheus.Registerer, n *Node) *metrics {
 		stallSeconds:    prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "tidemill_trainer_barrier_seconds", Help: "From the barrier until every parameter server had captured its state.", Buckets: prometheus.ExponentialBuckets(1e-4, 2, 14)}, job),
 		decisions:       prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tidemill_trainer_decisions_total", Help: "Decisions on candidates."}, []string{"model", "decision"}),
 	}
-	reg.MustRegister(m.rows, m.batches, m.badRows, m.batchSeconds, m.leaseLosses, m.leads, m.rewinds, m.snapshots, m.snapshotSeconds, m.stallSeconds, m.decisions, psCollector{n}, clusterCollector{n})
+	reg.MustRegister(m.rows, m.batches, m.badRows, m.batchSeconds, m.leaseLosses, m.leads, m.rewinds, m.snapshots, m.snapshotSeconds, m.stallSeconds, m.decisions, m.letters, m.replayed, psCollector{n}, clusterCollector{n})
 	return m
 }
 
@@ -54,17 +57,29 @@ func (m *metrics) workerEvents(e worker.Events) worker.Events {
 			batch(job, partition, rows, took, compute)
 		}
 	}
-	e.Bad = func(job string, rows int) {
-		m.badRows.WithLabelValues(job).Add(float64(rows))
+	e.Bad = func(job, cause string, rows int) {
+		m.badRows.WithLabelValues(job, cause).Add(float64(rows))
 		if bad != nil {
-			bad(job, rows)
+			bad(job, cause, rows)
 		}
 	}
 	return e
 }
 
 func (m *metrics) trainerEvents(e trainer.Events, hint func(model string)) trainer.Events {
-	led, rewound, committed, decided, champion := e.Led, e.Rewound, e.Committed, e.Decided, e.Champion
+	led, rewound, committed, decided, champion, letters, replayed := e.Led, e.Rewound, e.Committed, e.Decided, e.Champion, e.DeadLettered, e.Replayed
+	e.DeadLettered = func(job string, rows int) {
+		m.letters.WithLabelValues(job).Add(float64(rows))
+		if letters != nil {
+			letters(job, rows)
+		}
+	}
+	e.Replayed = func(job string, rows int) {
+		m.replayed.WithLabelValues(job).Add(float64(rows))
+		if replayed != nil {
+			replayed(job, rows)
+		}
+	}
 	e.Led = func(leads bool) {
 		m.leads.Set(map[bool]float64{true: 1}[leads])
 		if led != nil {

@@ -38,8 +38,11 @@ type Manifest struct {
 	WatermarkMS int64 `json:"watermark_ms,omitempty"`
 	// Schedule holds the rounds since the parent.
 	Schedule Schedule `json:"schedule,omitempty"`
-	// BadRows lists the rows put aside since the parent.
+	// BadRows lists the rows put aside and not known to be in the dead-letter topic when this
+	// snapshot began, by partition and offset: each is in at least one manifest.
 	BadRows []BadRow `json:"bad_rows,omitempty"`
+	// BadCounts counts the rows put aside so far, by cause.
+	BadCounts map[string]int64 `json:"bad_counts,omitempty"`
 
 	SpecHash string        `json:"spec_hash,omitempty"`
 	Spec     tidemill.Spec `json:"spec,omitzero"`
@@ -84,9 +87,22 @@ type RetiredFeature struct {
 
 // BadRow is a row that was put aside instead of trained.
 type BadRow struct {
-	Partition int    `json:"partition"`
+	Partition int    `json:"partition"` // of the job
 	Offset    int64  `json:"offset"`
+	Cause     string `json:"cause,omitempty"` // tidemill.BadValue and so on; absent in older records
 	Reason    string `json:"reason"`
+}
+
+// Bad returns how many rows were put aside so far.
+func (m *Manifest) Bad() int64 {
+	if m.BadCounts == nil { // written before they were counted by cause
+		return int64(m.Metrics["bad_rows"])
+	}
+	var n int64
+	for _, k := range m.BadCounts {
+		n += k
+	}
+	return n
 }
 
 // maxListed bounds the bad rows that a manifest lists.

@@ -306,7 +306,6 @@ func (c *checker) train() {
 		c.add("train.snapshot", "give rows or a time, above 0", "train.snapshot has no cadence")
 	}
 	c.atLeast("train.max_rows", t.MaxRows, 0)
-	c.atLeast("train.max_bad_rows", t.MaxBadRows, 1)
 	c.atLeast("train.parallelism", int64(t.Parallelism), 0)
 	c.atLeast("train.ps", int64(t.PS), 0)
 }

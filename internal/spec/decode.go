@@ -27,6 +27,7 @@ type decoder struct {
 var (
 	typeDuration  = reflect.TypeFor[time.Duration]()
 	typeInterval  = reflect.TypeFor[tidemill.Interval]()
+	typeBudget    = reflect.TypeFor[tidemill.BadBudget]()
 	typeOptimizer = reflect.TypeFor[tidemill.OptimizerChoice]()
 	typeGate      = reflect.TypeFor[tidemill.GateSpec]()
 )
@@ -134,6 +135,8 @@ func (d *decoder) value(path string, n ast.Node, v reflect.Value) {
 		d.duration(path, n, v)
 	case v.Type() == typeInterval:
 		d.interval(path, n, v.Addr().Interface().(*tidemill.Interval))
+	case v.Type() == typeBudget:
+		d.budget(path, n, v.Addr().Interface().(*tidemill.BadBudget))
 	case v.Type() == typeOptimizer:
 		d.optimizer(path, n, v.Addr().Interface().(*tidemill.OptimizerChoice))
 	case v.Kind() == reflect.Struct:
@@ -403,6 +406,22 @@ func (d *decoder) interval(path string, n ast.Node, v *tidemill.Interval) {
 		}
 		d.wrong(at, n, "a duration above 0 or a number of rows", "write 2s or 500 rows")
 	})
+}
+
+// budget reads a number of rows, or a share of them such as 1%.
+func (d *decoder) budget(path string, n ast.Node, v *tidemill.BadBudget) {
+	const remedy = "write a number of rows such as 1000, or a share of them such as 1%"
+	s, ok := scalarOf(n)
+	if !ok {
+		d.wrong(path, n, "a number of rows or a share", remedy)
+		return
+	}
+	b, err := tidemill.ParseBadBudget(s.text)
+	if err != nil {
+		d.wrong(path, n, "a number of rows of at least 1, or a share above 0% and at most 100%", remedy)
+		return
+	}
+	*v = b
 }
 
 // optimizer reads {KIND: {PARAMETERS}}, or KIND alone.

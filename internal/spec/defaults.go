@@ -26,7 +26,9 @@ func Defaults(s *tidemill.Spec) {
 	if t.Snapshot == (tidemill.Interval{}) {
 		t.Snapshot.Time = 10 * time.Second
 	}
-	or(&t.MaxBadRows, 1000)
+	if t.MaxBadRows.IsZero() {
+		t.MaxBadRows.Rows = 1000
+	}
 	or(&s.Shards, tidemill.DefaultShards)
 	g := &s.Gate
 	orText(&g.Mode, tidemill.GateOn)
@@ -139,7 +141,6 @@ func zeros(d *Document) []problem {
 	refuse("shards", s.Shards == 0, tidemill.DefaultShards, "")
 	refuse("train.batch", t.Batch == 0, 512, "give 1 or more rows")
 	refuse("train.linger", t.Linger == 0, "200ms", "give a short time such as 1ms")
-	refuse("train.max_bad_rows", t.MaxBadRows == 0, 1000, "give 1 or more rows")
 	refuse("gate.margin", g.Margin == 0, 0.01, "give a small number such as 1e-6")
 	refuse("gate.alpha", g.Alpha == 0, 0.01, "")
 	refuse("gate.clip", g.Clip == 0, 0.5, "")

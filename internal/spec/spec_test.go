@@ -73,7 +73,7 @@ func TestParse(t *testing.T) {
 			Average: &tidemill.AverageSpec{Decay: 0.999},
 		},
 		Train: tidemill.TrainSpec{Batch: 512, Linger: 200 * time.Millisecond,
-			Snapshot: tidemill.Interval{Time: 2 * time.Second}, MaxRows: 5_000_000, MaxBadRows: 1000},
+			Snapshot: tidemill.Interval{Time: 2 * time.Second}, MaxRows: 5_000_000, MaxBadRows: tidemill.BadBudget{Rows: 1000}},
 		Gate: tidemill.GateSpec{Mode: "on", Prove: "not_worse", Margin: 0.01, Alpha: 0.01, Clip: 0.5,
 			MinExamples: 1000, MaxExamples: 20_000},
 		Serve:  tidemill.ServeSpec{MaxBatch: 1024, Keep: 2},

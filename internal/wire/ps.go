@@ -92,6 +92,9 @@ type SnapshotRequest struct {
 	// Base is the last snapshot that was committed, 0 for none: what it holds and did not
 	// change since need not be written again.
 	Base int64
+	// Settled: rows put aside below it are in the dead-letter topic, and no snapshot needs to
+	// list them any more. It may be shorter than Cut.
+	Settled tidemill.Cut
 }
 
 // Written is what a ps has put into the store for a snapshot.
@@ -107,7 +110,8 @@ type Home struct {
 	Progress   []byte // progress.State
 	Transforms []byte // feature state, public form
 	EventMax   []int64
-	Bad        []snapshot.BadRow
+	Bad        []snapshot.BadRow // put aside and not settled, by partition and offset
+	BadCounts  map[string]int64  // rows put aside so far, by cause
 }
 
 // Status is a job as one ps sees it.
@@ -120,7 +124,8 @@ type Status struct {
 	Shards     int
 	Rows       int64
 	Overflow   int64
-	Progress   []byte // from the owner of the home shard
+	Progress   []byte           // from the owner of the home shard
+	BadCounts  map[string]int64 // rows put aside so far, by cause; from the owner of the home shard
 }
 
 // PS is what a parameter server offers to workers (Pull, Push, Fence) and to the trainer (Snapshot,

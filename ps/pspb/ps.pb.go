@@ -645,7 +645,8 @@ type SnapshotRequest struct {
 	Number        int64                  `protobuf:"varint,3,opt,name=number,proto3" json:"number,omitempty"`
 	Round         int64                  `protobuf:"varint,4,opt,name=round,proto3" json:"round,omitempty"`
 	Cut           []int64                `protobuf:"varint,5,rep,packed,name=cut,proto3" json:"cut,omitempty"`
-	Base          int64                  `protobuf:"varint,6,opt,name=base,proto3" json:"base,omitempty"` // the last committed snapshot; 0: none
+	Base          int64                  `protobuf:"varint,6,opt,name=base,proto3" json:"base,omitempty"`              // the last committed snapshot; 0: none
+	Settled       []int64                `protobuf:"varint,7,rep,packed,name=settled,proto3" json:"settled,omitempty"` // rows put aside below it are in the dead-letter topic
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -720,6 +721,13 @@ func (x *SnapshotRequest) GetBase() int64 {
 		return x.Base
 	}
 	return 0
+}
+
+func (x *SnapshotRequest) GetSettled() []int64 {
+	if x != nil {
+		return x.Settled
+	}
+	return nil
 }
 
 type SnapshotReply struct {
@@ -913,7 +921,7 @@ const file_ps_proto_rawDesc = "" +
 	"\x05round\x18\x01 \x01(\x03R\x05round\x12\x18\n" +
 	"\aapplied\x18\x02 \x01(\x03R\aapplied\x12%\n" +
 	"\x0ebuffered_first\x18\x03 \x01(\x03R\rbufferedFirst\x12#\n" +
-	"\rbuffered_next\x18\x04 \x01(\x03R\fbufferedNext\"\x97\x01\n" +
+	"\rbuffered_next\x18\x04 \x01(\x03R\fbufferedNext\"\xb1\x01\n" +
 	"\x0fSnapshotRequest\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +
 	"\n" +
@@ -922,7 +930,8 @@ const file_ps_proto_rawDesc = "" +
 	"\x06number\x18\x03 \x01(\x03R\x06number\x12\x14\n" +
 	"\x05round\x18\x04 \x01(\x03R\x05round\x12\x10\n" +
 	"\x03cut\x18\x05 \x03(\x03R\x03cut\x12\x12\n" +
-	"\x04base\x18\x06 \x01(\x03R\x04base\")\n" +
+	"\x04base\x18\x06 \x01(\x03R\x04base\x12\x18\n" +
+	"\asettled\x18\a \x03(\x03R\asettled\")\n" +
 	"\rSnapshotReply\x12\x18\n" +
 	"\awritten\x18\x01 \x01(\fR\awritten\"!\n" +
 	"\rStatusRequest\x12\x10\n" +
