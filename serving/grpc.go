@@ -26,12 +26,6 @@ func (s *Server) Register(g *grpc.Server) {
 	}
 }
 
-// Methods lists the full names of what Register adds, as prefixes that an authorisation
-// policy can allow.
-func Methods() []string {
-	return []string{"/" + inferenceService + "/", "/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/", "/grpc.reflection.v1alpha.ServerReflection/"}
-}
-
 type inference struct {
 	pb.UnimplementedGRPCInferenceServiceServer
 	s *Server

@@ -33,6 +33,8 @@ type Session struct {
 	tidemill.Member
 	Roles []string `json:"roles"`
 	Slots int      `json:"slots,omitempty"`
+	// Protocols that the process speaks; zero: it does not say.
+	Protocols tidemill.Protocols `json:"protocols,omitzero"`
 }
 
 // Config of a Trainer.
@@ -45,6 +47,9 @@ type Config struct {
 	PS       func(ctx context.Context, m tidemill.Member) (wire.PS, error)
 	Logger   *slog.Logger
 	Events   Events
+	// Protocols that this process speaks; members that speak none of them own nothing. The zero
+	// value takes everybody.
+	Protocols tidemill.Protocols
 	// ScoreBatch is how many rows are scored at a time; default 256.
 	ScoreBatch int
 	// Record, when given, is called with every event of a job's Core and what followed from
@@ -249,9 +254,16 @@ func (t *Trainer) member(e lease.Entry) {
 		return
 	}
 	var s Session
-	if err := json.Unmarshal(e.Value, &s); err == nil && s.ID == id {
-		t.members[id] = s
+	if err := json.Unmarshal(e.Value, &s); err != nil || s.ID != id {
+		return
 	}
+	if t.cfg.Protocols.Known() && s.Protocols.Known() {
+		if err := t.cfg.Protocols.Meet("node "+id, s.Protocols); err != nil {
+			t.log.Warn("a member gets no work", "err", err)
+			return
+		}
+	}
+	t.members[id] = s
 }
 
 // alive returns who may own partitions and shards.

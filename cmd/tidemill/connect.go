@@ -113,7 +113,7 @@ func (p *peer) dial(addr string) (*grpc.ClientConn, error) {
 	if err := p.security.Validate(); err != nil {
 		return nil, err
 	}
-	cfg := rpc.ClientConfig{}
+	cfg := rpc.ClientConfig{Protocols: node.DefaultProtocols()}
 	if p.security.TLS() {
 		creds, err := p.security.ClientCredentials()
 		if err != nil {

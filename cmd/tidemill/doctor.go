@@ -14,7 +14,8 @@ func newDoctor(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Check this machine and the cluster for what keeps nodes from running well",
-		Long: `Check the data directory, its disk, the default ports, the clock, and, where a node runs in the
+		Long: `Check the data directory, its disk, the default ports, the clock, the certificate
+(--tls-cert) if one is given, and, where a node runs in the
 data directory or --server names one, the leader, the members and every job's owners. Each check is
 ok, warn or fail, with what to do about it. The exit code is 1 when one fails.`,
 		Example: `  tidemill doctor
@@ -24,7 +25,7 @@ ok, warn or fail, with what to do about it. The exit code is 1 when one fails.`,
 			if err := p.security.Validate(); err != nil {
 				return err
 			}
-			found := doctor.Examine(cmd.Context(), doctor.Config{DataDir: orDataDir(p.dataDir), RPC: p.server, Dial: p.dial})
+			found := doctor.Examine(cmd.Context(), doctor.Config{DataDir: orDataDir(p.dataDir), RPC: p.server, Dial: p.dial, Security: p.security})
 			fails := 0
 			for _, f := range found {
 				if f.Status == doctor.Fail {

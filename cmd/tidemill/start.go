@@ -44,7 +44,7 @@ Default ports are 8500 (gRPC), 8501 (HTTP), 7946 (gossip), 7947 (RPC) and 4222 (
 the loopback address. A default port in use becomes a free one; one that was asked for and is
 in use is an error; port 0 is any free one.
 
-Listening beyond this machine needs certificates (--tls-…) or --insecure.`,
+Listening beyond this machine needs certificates (--tls-…, made by tidemill certs) or --insecure.`,
 		Example: `  tidemill start
   tidemill start --role worker --join 127.0.0.1:7946 --data-dir worker1
   tidemill start --listen 0.0.0.0 --tls-cert node.pem --tls-key node-key.pem --tls-ca ca.pem --gossip-key key.txt`,
@@ -82,6 +82,7 @@ Listening beyond this machine needs certificates (--tls-…) or --insecure.`,
 	fl.StringVar(&f.gossipKey, "gossip-key", "", "key that encrypts gossip: 16, 24 or 32 bytes in hex or base64, or a file with them (default $TIDEMILL_GOSSIP_KEY)")
 	securityFlags(cmd, &c.Security)
 	fl.BoolVar(&c.Security.Insecure, "insecure", false, "allow plain text beyond this machine")
+	fl.BoolVar(&c.OpenPredictions, "open-predictions", false, "with certificates: let everybody who connects ask for predictions")
 	fl.IntVar(&c.Slots, "slots", 0, "training loops of role worker (default 1)")
 	fl.StringSliceVar(&c.Models, "models", nil, "models of role serving (default all)")
 	fl.StringVar(&f.maxStore, "max-store", "", "bound of the embedded stream on disk, such as 20GiB (default 8GiB)")

@@ -131,6 +131,9 @@ func (b *Broker) run(host string, port int) (*server.Server, error) {
 		JetStreamMaxMemory:     b.cfg.MaxMemory,
 		JetStreamMaxStore:      b.cfg.MaxStore,
 	}
+	if b.cfg.Allow != nil {
+		opts.CustomClientAuthentication = &authority{b.cfg.Allow, b.cfg.Logger}
+	}
 	srv, err := server.NewServer(opts)
 	if err != nil {
 		return nil, fmt.Errorf("configure the broker: %w", err)

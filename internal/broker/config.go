@@ -34,6 +34,10 @@ type Config struct {
 	MaxStore int64
 	// TLS, when given, is required of every connection from outside the process.
 	TLS *tls.Config
+	// Allow, when given, says what a connection from outside the process may do, by its TLS; an
+	// error, which is logged, refuses it. Nil allows everything. It needs TLS. Connections from
+	// this process may do everything.
+	Allow func(tls.ConnectionState) (Permissions, error)
 	// StartTimeout bounds opening the store, which takes about a second per GB after a
 	// crash; 0 means 5 minutes.
 	StartTimeout time.Duration
@@ -59,6 +63,9 @@ func (c *Config) validate() (host string, port int, err error) {
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Allow != nil && c.TLS == nil {
+		return "", 0, tidemill.Invalid("permissions by certificate, and no TLS", "set TLS")
 	}
 	if c.Listen == "" {
 		return "", 0, nil

@@ -3,6 +3,8 @@ package broker
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -16,8 +18,9 @@ import (
 type DialConfig struct {
 	// Name shows in the server's list of connections.
 	Name string
-	// TLS is used when given, and needed for servers that ask for it.
-	TLS *tls.Config
+	// TLS is asked for the configuration of each connection, also when it is made again. It is
+	// needed for servers that ask for TLS; nil is plain text.
+	TLS func() (*tls.Config, error)
 	// Credentials is the path of a NATS credentials file, or "".
 	Credentials string
 	// ReconnectWait is the pause between attempts after a loss; 0 means 250 ms.
@@ -27,7 +30,8 @@ type DialConfig struct {
 }
 
 // Dial connects to the NATS server at url, one or several comma-separated addresses, trying
-// until ctx ends. Once made, the connection comes back by itself for ever; requests during a
+// until ctx ends, and logging why not meanwhile. A server that refuses the certificate or the
+// credentials is tidemill.ErrDenied at once. Once made, the connection comes back by itself for ever; requests during a
 // loss wait for it or fail with their own context. The caller closes it.
 func Dial(ctx context.Context, url string, cfg DialConfig) (*nats.Conn, error) {
 	wait := cfg.ReconnectWait
@@ -35,13 +39,31 @@ func Dial(ctx context.Context, url string, cfg DialConfig) (*nats.Conn, error) {
 		wait = defaultReconnectWait
 	}
 	opts := connOptions(cfg)
+	if cfg.TLS != nil {
+		secure, err := secured(cfg.TLS)
+		if err != nil {
+			return nil, err
+		}
+		opts = append(opts, secure)
+	}
+	log := cfg.Logger
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
 	var last error
-	for {
+	for try := 1; ; try++ {
 		nc, err := nats.Connect(url, opts...)
 		if err == nil {
 			return nc, nil
 		}
+		if errors.Is(err, nats.ErrAuthorization) {
+			return nil, fmt.Errorf("the stream does not let this certificate or these credentials in; its log says why: %w: %w", tidemill.ErrDenied, err)
+		}
 		last = err
+		// Each line means twice the waiting of the one before.
+		if try&(try-1) == 0 {
+			log.Info("the stream cannot be reached yet; trying on", "attempts", try, "err", err)
+		}
 		t := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
@@ -50,6 +72,39 @@ func Dial(ctx context.Context, url string, cfg DialConfig) (*nats.Conn, error) {
 		case <-t.C:
 		}
 	}
+}
+
+// secured makes each connection with the configuration of its moment.
+func secured(config func() (*tls.Config, error)) (nats.Option, error) {
+	now, err := config()
+	if err != nil {
+		return nil, err
+	}
+	base := now.Clone()
+	base.Certificates = nil
+	base.GetClientCertificate = func(info *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		c, err := config()
+		switch {
+		case err != nil:
+			return nil, err
+		case c.GetClientCertificate != nil:
+			return c.GetClientCertificate(info)
+		case len(c.Certificates) > 0:
+			return &c.Certificates[0], nil
+		}
+		return &tls.Certificate{}, nil // none to show
+	}
+	return func(o *nats.Options) error {
+		o.Secure, o.TLSConfig = true, base
+		o.RootCAsCB = func() (*x509.CertPool, error) {
+			c, err := config()
+			if err != nil {
+				return nil, err
+			}
+			return c.RootCAs, nil
+		}
+		return nil
+	}, nil
 }
 
 const defaultReconnectWait = 250 * time.Millisecond
@@ -66,6 +121,7 @@ func connOptions(cfg DialConfig) []nats.Option {
 		nats.Name("tidemill " + cfg.Name),
 		nats.Timeout(3 * time.Second),
 		nats.MaxReconnects(-1),
+		nats.IgnoreAuthErrorAbort(), // certificates may be on their way
 		nats.ReconnectWait(cfg.ReconnectWait),
 		nats.ReconnectJitter(cfg.ReconnectWait/4, cfg.ReconnectWait/4),
 		nats.PingInterval(10 * time.Second),
@@ -82,9 +138,6 @@ func connOptions(cfg DialConfig) []nats.Option {
 		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
 			log.Warn("stream connection", "err", err)
 		}),
-	}
-	if cfg.TLS != nil {
-		opts = append(opts, nats.Secure(cfg.TLS))
 	}
 	if cfg.Credentials != "" {
 		opts = append(opts, nats.UserCredentials(cfg.Credentials))

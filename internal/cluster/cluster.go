@@ -69,6 +69,7 @@ type Cluster struct {
 	others  map[string]Member
 	lost    map[string]lostMember
 	refused map[string]string // ID → metadata that was complained about
+	apart   error             // why the last merge with others was refused; nil when none was
 	changed chan struct{}     // closed at the next change
 }
 
@@ -136,6 +137,7 @@ func New(cfg Config) (*Cluster, error) {
 	ml.Delegate = (*delegate)(c)
 	ml.Events = (*delegate)(c)
 	ml.Alive = (*delegate)(c)
+	ml.Merge = (*delegate)(c)
 	ml.Conflict = (*delegate)(c)
 	// A member that stopped answering is given up after two to three seconds in a small cluster
 	// (the library's own settings take six). A ping that UDP loses is tried over TCP.
@@ -216,7 +218,9 @@ func (c *Cluster) Update(m Member) error {
 
 // Run joins the cluster, trying until a seed answers, stays in it until ctx ends, then says
 // goodbye and closes the sockets. It returns nil when ctx ended, and an error wrapping
-// tidemill.ErrDenied when every seed that answered has another gossip key. It is called once.
+// tidemill.ErrDenied when every seed that answered has another gossip key, or
+// tidemill.ErrInvalid when a member speaks no version of the protocol that this node does. It is
+// called once.
 func (c *Cluster) Run(ctx context.Context) error {
 	list, err := memberlist.Create(c.ml)
 	if err != nil {

@@ -31,11 +31,17 @@ func (d *delegate) LocalState(bool) []byte { return nil }
 // MergeRemoteState implements memberlist.Delegate.
 func (d *delegate) MergeRemoteState([]byte, bool) {}
 
-// NotifyAlive implements memberlist.AliveDelegate: a node whose description cannot be read is
-// no member.
+// NotifyAlive implements memberlist.AliveDelegate: a node whose description cannot be read, or
+// that speaks no version of the protocol that this one does, is no member.
 func (d *delegate) NotifyAlive(n *memberlist.Node) error {
-	_, err := decode(n.Name, n.Meta)
-	if err == nil || n.Name == d.cfg.ID {
+	if n.Name == d.cfg.ID {
+		return nil
+	}
+	m, err := decode(n.Name, n.Meta)
+	if err == nil {
+		err = d.meet(m)
+	}
+	if err == nil {
 		return nil
 	}
 	d.mu.Lock()
@@ -49,6 +55,38 @@ func (d *delegate) NotifyAlive(n *memberlist.Node) error {
 		d.logger.Warn("ignoring a node", "node", n.Name, "error", err)
 	}
 	return err
+}
+
+// NotifyMerge implements memberlist.MergeDelegate, called when this node joins others or others
+// join it: one member that does not understand this node is enough to stay apart.
+func (d *delegate) NotifyMerge(peers []*memberlist.Node) error {
+	for _, n := range peers {
+		if n.State != memberlist.StateAlive || n.Name == d.cfg.ID {
+			continue
+		}
+		m, err := decode(n.Name, n.Meta)
+		if err != nil {
+			continue // NotifyAlive says so
+		}
+		if err := d.meet(m); err != nil {
+			d.mu.Lock()
+			d.apart = err
+			d.mu.Unlock()
+			return err
+		}
+	}
+	return nil
+}
+
+// meet refuses a member with which no version of the protocol is common.
+func (d *delegate) meet(m Member) error {
+	d.mu.Lock()
+	own := d.self.Protocols
+	d.mu.Unlock()
+	if !own.Known() || !m.Protocols.Known() {
+		return nil
+	}
+	return own.Meet("node "+m.ID, m.Protocols)
 }
 
 // NotifyConflict implements memberlist.ConflictDelegate.

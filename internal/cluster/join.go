@@ -46,7 +46,7 @@ func (c *Cluster) join(ctx context.Context, list *memberlist.Memberlist) error {
 				return nil
 			}
 		}
-		if errors.Is(err, tidemill.ErrDenied) {
+		if errors.Is(err, tidemill.ErrDenied) || errors.Is(err, tidemill.ErrInvalid) {
 			return err
 		}
 		if ctx.Err() != nil {
@@ -81,7 +81,7 @@ func (c *Cluster) rejoin(ctx context.Context, list *memberlist.Memberlist) {
 	switch {
 	case reached > 0:
 		c.logger.Info("reached nodes that were away", "called", len(targets), "reached", reached)
-	case errors.Is(err, tidemill.ErrDenied):
+	case errors.Is(err, tidemill.ErrDenied), errors.Is(err, tidemill.ErrInvalid):
 		c.logger.Warn("a node cannot rejoin", "error", err)
 	case err != nil:
 		c.logger.Debug("nodes are still away", "called", len(targets), "error", err)
@@ -165,8 +165,16 @@ func (c *Cluster) call(ctx context.Context, list *memberlist.Memberlist, addrs [
 			reached++
 			continue
 		}
-		err = explain(err)
-		if worst == nil || errors.Is(err, tidemill.ErrDenied) {
+		// The library passes on the text of our own refusal alone.
+		c.mu.Lock()
+		apart := c.apart
+		c.mu.Unlock()
+		if apart != nil && strings.Contains(err.Error(), apart.Error()) {
+			err = apart
+		} else {
+			err = explain(err)
+		}
+		if worst == nil || errors.Is(err, tidemill.ErrDenied) || errors.Is(err, tidemill.ErrInvalid) {
 			worst = err
 		}
 	}

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"encoding/json"
+	"fmt"
 	"net"
 	"slices"
 	"strconv"
@@ -13,17 +14,18 @@ import (
 // Member is one process as the others see it. Addresses are "host:port"; empty where the role
 // that would listen is absent.
 type Member struct {
-	ID       string
-	Roles    []string
-	Host     string // what others dial, and the host of every address that names none
-	RPC      string // cluster RPC
-	GRPC     string
-	HTTP     string
-	Stream   string
-	Slots    int
-	Version  string
-	Protocol int
-	Gossip   string // where it gossips; filled in by this package, ignored in what is given to it
+	ID      string
+	Roles   []string
+	Host    string // what others dial, and the host of every address that names none
+	RPC     string // cluster RPC
+	GRPC    string
+	HTTP    string
+	Stream  string
+	Slots   int
+	Version string
+	// Protocols are the versions of the cluster's protocol that it speaks; zero: it does not say.
+	Protocols tidemill.Protocols
+	Gossip    string // where it gossips; filled in by this package, ignored in what is given to it
 }
 
 // Has reports whether the member has a role.
@@ -42,7 +44,8 @@ type meta struct {
 	Stream   string `json:"s,omitempty"`
 	Slots    int    `json:"n,omitempty"`
 	Version  string `json:"v,omitempty"`
-	Protocol int    `json:"p,omitempty"`
+	Protocol int    `json:"p,omitempty"` // the highest it speaks
+	Lowest   int    `json:"l,omitempty"` // the lowest, where that is another
 }
 
 // encode returns the metadata of m, or says why m cannot be described to others.
@@ -57,9 +60,13 @@ func encode(m Member) ([]byte, error) {
 		}
 		return addr
 	}
+	lowest := m.Protocols.Min
+	if lowest == m.Protocols.Max {
+		lowest = 0
+	}
 	b, err := json.Marshal(meta{
 		Roles: strings.Join(m.Roles, ","), Host: m.Host, RPC: short(m.RPC), GRPC: short(m.GRPC), HTTP: short(m.HTTP),
-		Stream: short(m.Stream), Slots: m.Slots, Version: m.Version, Protocol: m.Protocol,
+		Stream: short(m.Stream), Slots: m.Slots, Version: m.Version, Protocol: m.Protocols.Max, Lowest: lowest,
 	})
 	if err != nil {
 		return nil, tidemill.Invalid("the description of node %.80q cannot be written: %v", "", m.ID, err)
@@ -88,7 +95,10 @@ func decode(id string, b []byte) (Member, error) {
 	}
 	m := Member{
 		ID: id, Host: w.Host, RPC: long(w.RPC), GRPC: long(w.GRPC), HTTP: long(w.HTTP), Stream: long(w.Stream),
-		Slots: w.Slots, Version: w.Version, Protocol: w.Protocol,
+		Slots: w.Slots, Version: w.Version, Protocols: tidemill.Protocols{Min: w.Lowest, Max: w.Protocol},
+	}
+	if w.Lowest == 0 {
+		m.Protocols.Min = w.Protocol
 	}
 	if w.Roles != "" {
 		m.Roles = strings.Split(w.Roles, ",")
@@ -105,8 +115,13 @@ func check(m Member) error {
 			return tidemill.Invalid("node %s: %.80q is not a role", "use stream, worker, ps, trainer or serving", m.ID, r)
 		}
 	}
-	if m.Slots < 0 || m.Protocol < 0 {
-		return tidemill.Invalid("node %s has %d slots and protocol %d", "use numbers that are not negative", m.ID, m.Slots, m.Protocol)
+	if m.Slots < 0 {
+		return tidemill.Invalid("node %s has %d slots", "use a number that is not negative", m.ID, m.Slots)
+	}
+	if m.Protocols.Known() {
+		if err := m.Protocols.Validate(); err != nil {
+			return fmt.Errorf("node %s: %w", m.ID, err)
+		}
 	}
 	for _, addr := range []string{m.RPC, m.GRPC, m.HTTP, m.Stream} {
 		if addr == "" {

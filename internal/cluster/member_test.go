@@ -14,7 +14,7 @@ import (
 func full() Member {
 	return Member{
 		ID: "node-1", Roles: []string{"stream", "worker", "ps", "trainer", "serving"}, Host: "10.0.0.1",
-		RPC: "10.0.0.1:7947", GRPC: "10.0.0.1:8500", HTTP: "10.0.0.2:8501", Stream: "[::1]:4222", Slots: 4, Version: "1.2.3", Protocol: 7,
+		RPC: "10.0.0.1:7947", GRPC: "10.0.0.1:8500", HTTP: "10.0.0.2:8501", Stream: "[::1]:4222", Slots: 4, Version: "1.2.3", Protocols: tidemill.Protocols{Min: 6, Max: 7},
 	}
 }
 
@@ -39,6 +39,7 @@ func TestDescriptions(t *testing.T) {
 		"role":           func(m *Member) { m.Roles = []string{"ps,worker"} },
 		"empty role":     func(m *Member) { m.Roles = []string{""} },
 		"slots":          func(m *Member) { m.Slots = -1 },
+		"protocols":      func(m *Member) { m.Protocols = tidemill.Protocols{Min: 3, Max: 2} },
 		"no port":        func(m *Member) { m.RPC = "host" },
 		"port 0":         func(m *Member) { m.HTTP = "host:0" },
 		"all interfaces": func(m *Member) { m.GRPC = ":8500" },
@@ -54,6 +55,10 @@ func TestDescriptions(t *testing.T) {
 		if m, err := decode("x", []byte(other)); !errors.Is(err, tidemill.ErrInvalid) {
 			t.Errorf("%q became %+v, %v", other, m, err)
 		}
+	}
+	// Earlier versions say one number.
+	if m, err := decode("x", []byte(`{"r":"ps","p":1}`)); err != nil || m.Protocols != (tidemill.Protocols{Min: 1, Max: 1}) {
+		t.Errorf("got %+v, %v", m, err)
 	}
 	// A later version may say more.
 	if m, err := decode("x", []byte(`{"r":"ps","z":{"new":1}}`)); err != nil || !m.Has("ps") || m.Has("p") {
@@ -77,7 +82,7 @@ func TestDescriptionsRoundTrip(t *testing.T) {
 		m := Member{
 			ID:   rapid.StringMatching(`[a-z0-9-]{1,30}`).Draw(t, "id"),
 			Host: rapid.OneOf(rapid.Just(""), host).Draw(t, "host"), Slots: rapid.IntRange(0, 99).Draw(t, "slots"),
-			Version: rapid.StringN(0, 20, 40).Draw(t, "version"), Protocol: rapid.IntRange(0, 9).Draw(t, "protocol"),
+			Version: rapid.StringN(0, 20, 40).Draw(t, "version"), Protocols: drawProtocols(t),
 		}
 		if r := rapid.SliceOfN(rapid.SampledFrom(full().Roles), 0, 5).Draw(t, "roles"); len(r) > 0 {
 			m.Roles = r
@@ -117,4 +122,12 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("%s became %+v, then %s, then %+v, %v", b, m, again, n, err)
 		}
 	})
+}
+
+func drawProtocols(t *rapid.T) tidemill.Protocols {
+	most := rapid.IntRange(0, 9).Draw(t, "protocol")
+	if most == 0 {
+		return tidemill.Protocols{}
+	}
+	return tidemill.Protocols{Min: rapid.IntRange(1, most).Draw(t, "lowest"), Max: most}
 }

@@ -62,15 +62,21 @@ type Config struct {
 	StoreURL                      string   // of an outside object store
 	GossipKey                     []byte
 	Security                      rpc.Security
-	Slots                         int      // of role worker; default 1
-	Models                        []string // of role serving; default all
-	MaxStore                      int64    // bytes of the embedded stream; 0: its default
-	ServePoll                     time.Duration
-	Version                       string
-	Logger                        *slog.Logger
-	Trainer                       trainer.Events
-	Worker                        worker.Events
-	Serving                       serving.Events
+	// OpenPredictions lets everybody who connects ask for predictions, also where certificates
+	// are asked of those who call anything else.
+	OpenPredictions bool
+	// Protocols are the versions of the cluster's protocol that this node speaks; default
+	// DefaultProtocols. A narrower range is for trying out a mixture of versions.
+	Protocols tidemill.Protocols
+	Slots     int      // of role worker; default 1
+	Models    []string // of role serving; default all
+	MaxStore  int64    // bytes of the embedded stream; 0: its default
+	ServePoll time.Duration
+	Version   string
+	Logger    *slog.Logger
+	Trainer   trainer.Events
+	Worker    worker.Events
+	Serving   serving.Events
 	// Recorders of the roles' protocol cores; nil ones do not record.
 	RecordPS      func(job string, ev *ps.Event, effects []ps.Effect)
 	RecordTrainer func(job string, cfg trainer.CoreConfig, ev *trainer.Event, effects []trainer.Effect)
@@ -99,6 +105,12 @@ func (c *Config) validate() error {
 		return tidemill.Invalid("a node without role stream has no stream", "give --join GOSSIP-ADDRESS of a node that has it, or --stream nats://HOST:PORT")
 	}
 	if err := c.Security.Validate(); err != nil {
+		return err
+	}
+	if !c.Protocols.Known() {
+		c.Protocols = DefaultProtocols()
+	}
+	if err := c.Protocols.Validate(); err != nil {
 		return err
 	}
 	c.Slots = max(1, c.Slots)

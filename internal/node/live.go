@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -37,6 +38,16 @@ func (n *Node) live(ctx context.Context) error {
 		go func() { done <- s.Run(held) }()
 		select {
 		case <-s.Acquired():
+			if err := n.checkPeers(ctx, m.ID); err != nil {
+				release()
+				<-done
+				if errors.Is(err, tidemill.ErrInvalid) {
+					return err
+				}
+				n.log.Warn("not ready to begin", "err", err)
+				pause(ctx, time.Second)
+				continue
+			}
 			rctx, stop := context.WithCancel(ctx)
 			go func() {
 				select {
@@ -116,6 +127,7 @@ func (n *Node) roles(ctx context.Context, m tidemill.Member, alive func() bool, 
 		t := trainer.New(trainer.Config{
 			Member: m, Records: n.records, Sessions: n.sessions, Bucket: n.bucket, Source: n.stream, PS: n.psOf,
 			Logger: n.log, Events: n.metrics.trainerEvents(n.cfg.Trainer, n.hintServing), Record: n.cfg.RecordTrainer,
+			Protocols: n.cfg.Protocols,
 		})
 		n.local.trainer.Store(t)
 		defer n.local.trainer.Store(nil)
@@ -173,7 +185,7 @@ func (n *Node) psOf(_ context.Context, m tidemill.Member) (wire.PS, error) {
 	if m.Addr == "" {
 		return nil, fmt.Errorf("member %q is not known: %w", m.ID, tidemill.ErrUnavailable)
 	}
-	conn, err := n.dial(m.Addr)
+	conn, err := n.dial(m.Addr, RolePS)
 	if err != nil {
 		return nil, err
 	}
@@ -187,7 +199,7 @@ func (n *Node) trainerOf(_ context.Context, m tidemill.Member) (wire.Coordinator
 			return t, nil
 		}
 	}
-	conn, err := n.dial(m.Addr)
+	conn, err := n.dial(m.Addr, RoleTrainer)
 	if err != nil {
 		return nil, err
 	}
@@ -272,11 +284,14 @@ func (s standInTrainer) Command(ctx context.Context, job, verb string, args map[
 	if args["forwarded"] != "" {
 		return nil, fmt.Errorf("the leader has just changed: %w", tidemill.ErrNotReady)
 	}
+	if err := s.n.relay(); err != nil {
+		return nil, err
+	}
 	leader, err := trainer.Leader(ctx, s.n.sessions)
 	if err != nil {
 		return nil, err
 	}
-	conn, err := s.n.dial(leader.Addr)
+	conn, err := s.n.dial(leader.Addr, RoleTrainer)
 	if err != nil {
 		return nil, err
 	}

@@ -68,8 +68,11 @@ type Node struct {
 	local    local // what the present session runs
 
 	mu    sync.Mutex
-	conns map[string]*grpc.ClientConn
+	conns map[peerKey]*grpc.ClientConn
 }
+
+// peerKey is another node, as one of its roles.
+type peerKey struct{ addr, role string }
 
 // local is what this process offers under its present session.
 type local struct {
@@ -83,7 +86,7 @@ func New(cfg Config) (*Node, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, ready: make(chan struct{}), conns: map[string]*grpc.ClientConn{}, registry: prometheus.NewRegistry()}
+	n := &Node{cfg: cfg, ready: make(chan struct{}), conns: map[peerKey]*grpc.ClientConn{}, registry: prometheus.NewRegistry()}
 	n.metrics = newMetrics(n.registry, n)
 	return n, nil
 }
@@ -144,6 +147,9 @@ func (n *Node) Run(ctx context.Context) error {
 	n.info = Info{ID: n.cfg.ID, PID: os.Getpid(), Roles: n.cfg.Roles, RPC: n.cfg.advertised(rpcLis.Addr())}
 	if n.cfg.AdvertiseRPC != "" {
 		n.info.RPC = n.cfg.AdvertiseRPC
+	}
+	if err := n.checkCertificate(); err != nil {
+		return err
 	}
 	nc, err := n.openStream(ctx, &down)
 	if err != nil {
@@ -226,7 +232,7 @@ func (n *Node) openStream(ctx context.Context, down *closers) (*nats.Conn, error
 			if err != nil {
 				return nil, err
 			}
-			cfg.TLS = tls
+			cfg.TLS, cfg.Allow = tls, streamPermissions
 		}
 		b, err := broker.Start(cfg)
 		if err != nil {
@@ -262,7 +268,11 @@ func (n *Node) openStream(ctx context.Context, down *closers) (*nats.Conn, error
 		}
 		cfg := broker.DialConfig{Logger: n.log}
 		if n.cfg.Security.TLS() {
-			tls, err := n.cfg.Security.ClientTLS()
+			var roles []string
+			if n.cfg.StreamURL == "" {
+				roles = []string{RoleStream} // an outside stream has no role
+			}
+			tls, err := n.cfg.Security.ClientTLS(roles...)
 			if err != nil {
 				return nil, err
 			}
@@ -296,7 +306,7 @@ func (n *Node) joinCluster(ctx context.Context, down *closers) error {
 	if len(n.cfg.GossipKey) == 0 && n.cfg.Security.TLS() {
 		n.log.Warn("gossip is not encrypted; give --gossip-key to all nodes")
 	}
-	self := cluster.Member{Roles: n.cfg.Roles, RPC: n.info.RPC, Slots: n.cfg.Slots, Version: n.cfg.Version, Protocol: Protocol}
+	self := cluster.Member{Roles: n.cfg.Roles, RPC: n.info.RPC, Slots: n.cfg.Slots, Version: n.cfg.Version, Protocols: n.cfg.Protocols}
 	if n.cfg.has(RoleStream) {
 		self.Stream = strings.TrimPrefix(n.info.Stream, "nats://")
 	}
@@ -334,9 +344,6 @@ func (n *Node) joinCluster(ctx context.Context, down *closers) error {
 	}
 }
 
-// Protocol is the version of what nodes say to each other.
-const Protocol = 1
-
 // find waits until gossip names a node that fits.
 func (n *Node) find(ctx context.Context, what string, fits func(cluster.Member) bool) (cluster.Member, error) {
 	said := false
@@ -372,7 +379,7 @@ func (n *Node) openStores(ctx context.Context, nc *nats.Conn, down *closers) err
 		var m cluster.Member
 		if m, err = n.find(ctx, "the object store", func(m cluster.Member) bool { return slices.Contains(m.Roles, RoleStream) }); err == nil {
 			var conn *grpc.ClientConn
-			if conn, err = n.dial(m.RPC); err == nil {
+			if conn, err = n.dial(m.RPC, RoleStream); err == nil {
 				n.bucket = remoteblob.Open(conn)
 			}
 		}
@@ -396,16 +403,20 @@ func (n *Node) openStores(ctx context.Context, nc *nats.Conn, down *closers) err
 	return nil
 }
 
-// dial returns a shared connection to another node.
-func (n *Node) dial(addr string) (*grpc.ClientConn, error) {
+// dial returns a shared connection to another node, whose certificate has to name a role.
+func (n *Node) dial(addr, role string) (*grpc.ClientConn, error) {
+	key := peerKey{addr, role}
+	if !n.cfg.Security.TLS() {
+		key.role = "" // nobody shows one
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if c := n.conns[addr]; c != nil {
+	if c := n.conns[key]; c != nil {
 		return c, nil
 	}
-	cfg := rpc.ClientConfig{}
+	cfg := rpc.ClientConfig{Protocols: n.cfg.Protocols}
 	if n.cfg.Security.TLS() {
-		creds, err := n.cfg.Security.ClientCredentials()
+		creds, err := n.cfg.Security.ClientCredentials(role)
 		if err != nil {
 			return nil, err
 		}
@@ -413,7 +424,7 @@ func (n *Node) dial(addr string) (*grpc.ClientConn, error) {
 	}
 	c, err := rpc.Dial(addr, cfg)
 	if err == nil {
-		n.conns[addr] = c
+		n.conns[key] = c
 	}
 	return c, err
 }
@@ -428,7 +439,8 @@ func (n *Node) hangUp() {
 
 // serveRPC starts the server that other nodes and commands talk to.
 func (n *Node) serveRPC(ctx context.Context, g *errgroup.Group, lis net.Listener) error {
-	cfg := rpc.ServerConfig{Logger: n.log, Authorize: n.policy().Authorize}
+	policy := n.policy()
+	cfg := rpc.ServerConfig{Logger: n.log, Authorize: policy.Authorize, Protocols: n.cfg.Protocols}
 	if n.cfg.Security.TLS() {
 		creds, err := n.cfg.Security.ServerCredentials(rpc.RequireClientCerts)
 		if err != nil {
@@ -438,7 +450,9 @@ func (n *Node) serveRPC(ctx context.Context, g *errgroup.Group, lis net.Listener
 	}
 	srv := rpc.NewServer(cfg)
 	if n.cfg.has(RoleStream) && n.cfg.StoreURL == "" {
-		storepb.RegisterStoreServer(srv, remoteblob.NewServer(n.bucket))
+		storepb.RegisterStoreServer(srv, remoteblob.NewServer(n.bucket, func(ctx context.Context, name string) error {
+			return mayWrite(ctx, policy, name)
+		}))
 	}
 	ps.Register(srv, standInPS{n})
 	trainer.Register(srv, standInTrainer{n}, standInTrainer{n})
@@ -446,28 +460,11 @@ func (n *Node) serveRPC(ctx context.Context, g *errgroup.Group, lis net.Listener
 	return nil
 }
 
-// policy says which role may call what between nodes.
-func (n *Node) policy() rpc.Policy {
-	nodes := []string{RoleStream, RoleWorker, RolePS, RoleTrainer, RoleServing, rpc.NodeCert}
-	return rpc.Policy{
-		Plain: !n.cfg.Security.TLS(),
-		Allow: map[string][]string{
-			"/tidemill.store.v1.Store/":            nodes,
-			"/tidemill.ps.v1.PS/Pull":              {RoleWorker, rpc.NodeCert},
-			"/tidemill.ps.v1.PS/Push":              {RoleWorker, rpc.NodeCert},
-			"/tidemill.ps.v1.PS/Fence":             {RoleWorker, rpc.NodeCert},
-			"/tidemill.ps.v1.PS/Snapshot":          {RoleTrainer, rpc.NodeCert},
-			"/tidemill.ps.v1.PS/Status":            {RoleTrainer, rpc.NodeCert},
-			"/tidemill.trainer.v1.Trainer/Link":    {RoleWorker, rpc.NodeCert},
-			"/tidemill.trainer.v1.Trainer/Command": {"admin", RoleTrainer, rpc.NodeCert},
-		},
-	}
-}
-
 // serveModels starts the serving role, and the HTTP server that every role has for metrics.
 func (n *Node) serveModels(sctx, ctx context.Context, g, servers *errgroup.Group) error {
 	mux := http.NewServeMux()
-	mux.Handle("/metrics", promhttp.HandlerFor(n.registry, promhttp.HandlerOpts{}))
+	metrics := promhttp.HandlerFor(n.registry, promhttp.HandlerOpts{})
+	mux.Handle("/metrics", n.guard(metrics, func(*http.Request) []string { return rpc.Roles() }))
 	if n.cfg.has(RoleServing) {
 		s, err := serving.New(serving.Config{
 			Store: n.bucket, Models: n.cfg.Models, Poll: n.cfg.ServePoll, Version: n.cfg.Version,
@@ -477,14 +474,14 @@ func (n *Node) serveModels(sctx, ctx context.Context, g, servers *errgroup.Group
 			return err
 		}
 		n.serving = s
-		mux.Handle("/", s.Handler())
+		mux.Handle("/", n.guard(s.Handler(), n.predictionRoles))
 		if n.cfg.GRPC != "-" {
 			lis, err := rpc.Listen(n.cfg.orDefault(n.cfg.GRPC, DefaultGRPC), n.cfg.GRPC == "")
 			if err != nil {
 				return err
 			}
 			n.info.GRPC = n.cfg.advertised(lis.Addr())
-			cfg := rpc.ServerConfig{Logger: n.log, Authorize: func(context.Context, string) error { return nil }}
+			cfg := rpc.ServerConfig{Logger: n.log, Authorize: n.predictionPolicy().Authorize}
 			if n.cfg.Security.TLS() {
 				creds, err := n.cfg.Security.ServerCredentials(rpc.AcceptClientCerts)
 				if err != nil {
@@ -537,5 +534,5 @@ func (n *Node) serveModels(sctx, ctx context.Context, g, servers *errgroup.Group
 
 // sessionValue is what the session lease says of this process.
 func (n *Node) sessionValue(m tidemill.Member) ([]byte, error) {
-	return json.Marshal(trainer.Session{Member: m, Roles: n.cfg.Roles, Slots: n.cfg.Slots})
+	return json.Marshal(trainer.Session{Member: m, Roles: n.cfg.Roles, Slots: n.cfg.Slots, Protocols: n.cfg.Protocols})
 }

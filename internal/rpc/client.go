@@ -29,6 +29,9 @@ type ClientConfig struct {
 	// WaitForReady lets calls wait for the connection until their context ends, rather than
 	// fail with tidemill.ErrUnavailable while there is none.
 	WaitForReady bool
+	// Protocols are the versions of the cluster's protocol that this process speaks, said with
+	// each call; the zero value says nothing, for services that are not the cluster's own.
+	Protocols tidemill.Protocols
 	// Metrics may be nil.
 	Metrics Metrics
 	// Dialer makes connections instead of the network; for processes that are their own peer.
@@ -48,7 +51,7 @@ func Dial(addr string, cfg ClientConfig) (*grpc.ClientConn, error) {
 	if cfg.Credentials == nil {
 		cfg.Credentials = insecure.NewCredentials()
 	}
-	r := &reader{metrics: cfg.Metrics}
+	r := &reader{metrics: cfg.Metrics, protocols: cfg.Protocols}
 	opts := []grpc.DialOption{
 		grpc.WithTransportCredentials(cfg.Credentials),
 		grpc.WithDefaultCallOptions(
@@ -78,19 +81,22 @@ func Dial(addr string, cfg ClientConfig) (*grpc.ClientConn, error) {
 	return conn, nil
 }
 
-// reader turns statuses into errors with kinds.
-type reader struct{ metrics Metrics }
+// reader turns statuses into errors with kinds, and says which protocol is spoken.
+type reader struct {
+	metrics   Metrics
+	protocols tidemill.Protocols
+}
 
 func (r *reader) unary(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	start := time.Now()
-	err := invoke(ctx, method, req, reply, cc, opts...)
+	err := invoke(speak(ctx, r.protocols), method, req, reply, cc, opts...)
 	r.count(method, start, err)
 	return FromStatus(err)
 }
 
 func (r *reader) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	start := time.Now()
-	cs, err := streamer(ctx, desc, cc, method, opts...)
+	cs, err := streamer(speak(ctx, r.protocols), desc, cc, method, opts...)
 	if err != nil {
 		r.count(method, start, err)
 		return nil, FromStatus(err)

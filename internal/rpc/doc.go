@@ -13,6 +13,10 @@
 // certificates or an explicit Insecure.
 //
 // A certificate names what its holder may act as by URIs in its subject alternative names:
-// tidemill://role/<role>. [PeerRoles] reads them, [Policy] compares them. [DevCA] makes such
-// certificates for one's own machines.
+// tidemill://role/<role>. [PeerRoles] reads them, [Policy] compares them, and a client can ask
+// for a role of the server that it dials. [MakeCerts] makes such certificates for one's own
+// machines; [Security.CheckOwn] says at the start what others would refuse later.
+//
+// Calls between processes of a cluster carry the versions of its protocol that the caller
+// speaks (protocol.go); a server refuses those with which it has none in common.
 package rpc

@@ -2,6 +2,8 @@ package rpc
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"slices"
 	"strings"
@@ -17,8 +19,8 @@ const Anyone = "*"
 
 // Policy says who may call what; what it does not mention is refused.
 type Policy struct {
-	// Allow maps a full method ("/package.Service/Method") or a whole service
-	// ("/package.Service/") to the roles that may call it. The method wins over its service.
+	// Allow maps a full method ("/package.Service/Method") to the roles that may call it. There
+	// is no rule for a whole service: a method that is added later is refused until it has one.
 	Allow map[string][]string
 	// Plain lets peers without TLS act as any role. Set it where the server itself has no
 	// certificate: on loopback, or by --insecure.
@@ -29,11 +31,14 @@ type Policy struct {
 func (p Policy) Authorize(ctx context.Context, fullMethod string) error {
 	allowed, ok := p.Allow[fullMethod]
 	if !ok {
-		allowed, ok = p.Allow[fullMethod[:strings.LastIndexByte(fullMethod, '/')+1]]
-	}
-	if !ok {
 		return fmt.Errorf("%s is not allowed to anyone on this server: %w", fullMethod, tidemill.ErrDenied)
 	}
+	return p.Check(ctx, fullMethod, allowed)
+}
+
+// Check decides as Authorize does by a list of roles that the caller has at hand; what names
+// the thing that is asked for.
+func (p Policy) Check(ctx context.Context, what string, allowed []string) error {
 	if slices.Contains(allowed, Anyone) {
 		return nil
 	}
@@ -41,6 +46,23 @@ func (p Policy) Authorize(ctx context.Context, fullMethod string) error {
 	if !secure && p.Plain {
 		return nil
 	}
+	return permit(what, allowed, roles)
+}
+
+// CheckTLS is Check for a connection outside of gRPC; state is nil for plain text.
+func (p Policy) CheckTLS(state *tls.ConnectionState, what string, allowed []string) error {
+	switch {
+	case slices.Contains(allowed, Anyone):
+		return nil
+	case state == nil && p.Plain:
+		return nil
+	case state == nil:
+		return permit(what, allowed, nil)
+	}
+	return permit(what, allowed, StateRoles(*state))
+}
+
+func permit(what string, allowed, roles []string) error {
 	for _, r := range roles {
 		if slices.Contains(allowed, r) {
 			return nil
@@ -48,10 +70,10 @@ func (p Policy) Authorize(ctx context.Context, fullMethod string) error {
 	}
 	if len(roles) == 0 {
 		return fmt.Errorf("%s needs a certificate for one of the roles %s, and the caller shows none: %w",
-			fullMethod, strings.Join(allowed, ", "), tidemill.ErrDenied)
+			what, strings.Join(allowed, ", "), tidemill.ErrDenied)
 	}
 	return fmt.Errorf("%s needs a certificate for one of the roles %s, and the caller's is for %s: %w",
-		fullMethod, strings.Join(allowed, ", "), strings.Join(roles, ", "), tidemill.ErrDenied)
+		what, strings.Join(allowed, ", "), strings.Join(roles, ", "), tidemill.ErrDenied)
 }
 
 // PeerRole returns the first role in the certificate of the call's peer, "" when there is no
@@ -79,13 +101,24 @@ func peerRoles(ctx context.Context) (roles []string, secure bool) {
 	if !ok {
 		return nil, false
 	}
-	if len(info.State.VerifiedChains) == 0 {
-		return nil, true
+	return StateRoles(info.State), true
+}
+
+// StateRoles returns the roles in the verified certificate of a connection's peer.
+func StateRoles(state tls.ConnectionState) []string {
+	if len(state.VerifiedChains) == 0 {
+		return nil
 	}
-	for _, u := range info.State.PeerCertificates[0].URIs {
+	return certRoles(state.PeerCertificates[0])
+}
+
+// certRoles returns the roles that a certificate names.
+func certRoles(cert *x509.Certificate) []string {
+	var roles []string
+	for _, u := range cert.URIs {
 		if role, ok := strings.CutPrefix(u.Path, "/"); ok && u.Scheme == "tidemill" && u.Host == "role" && role != "" {
 			roles = append(roles, role)
 		}
 	}
-	return roles, true
+	return roles
 }

@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -108,13 +110,15 @@ func (s Security) ServerTLS(clients ClientCerts) (*tls.Config, error) {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		NextProtos: protos,
+		// A resumed session would go on believing an authority that is gone from the files.
+		SessionTicketsDisabled: true,
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
 			m, err := files.get()
 			if err != nil {
 				return nil, err
 			}
 			return &tls.Config{
-				MinVersion: tls.VersionTLS13, NextProtos: protos,
+				MinVersion: tls.VersionTLS13, NextProtos: protos, SessionTicketsDisabled: true,
 				Certificates: []tls.Certificate{*m.cert}, ClientCAs: m.pool, ClientAuth: auth,
 			}, nil
 		},
@@ -129,20 +133,28 @@ func (s Security) ServerTLS(clients ClientCerts) (*tls.Config, error) {
 	}, nil
 }
 
-// ClientTLS returns the configuration of a TLS client as the files are now, nil without any.
-// Without a CA it believes the machine's own authorities.
-func (s Security) ClientTLS() (*tls.Config, error) {
+// ClientTLS returns a function that gives the configuration of a TLS client for each new
+// connection, as the files are then; nil without any. Without a CA it believes the machine's own
+// authorities. The server's certificate has to name one of roles, where any are given.
+func (s Security) ClientTLS(roles ...string) (func() (*tls.Config, error), error) {
 	if err := s.Validate(); err != nil || !s.TLS() {
 		return nil, err
 	}
-	m, err := newFiles(s).get()
-	if err != nil {
+	files := newFiles(s)
+	if _, err := files.get(); err != nil {
 		return nil, err
 	}
-	return m.client(), nil
+	return func() (*tls.Config, error) {
+		m, err := files.get()
+		if err != nil {
+			return nil, err
+		}
+		return m.client(roles), nil
+	}, nil
 }
 
-// ServerCredentials returns what NewServer needs; plain text without a certificate.
+// ServerCredentials returns what NewServer needs; plain text without a certificate. Handshakes
+// that fail are logged, the same reason once a minute.
 func (s Security) ServerCredentials(clients ClientCerts) (credentials.TransportCredentials, error) {
 	cfg, err := s.ServerTLS(clients)
 	if err != nil {
@@ -151,42 +163,74 @@ func (s Security) ServerCredentials(clients ClientCerts) (credentials.TransportC
 	if cfg == nil {
 		return insecure.NewCredentials(), nil
 	}
-	return credentials.NewTLS(cfg), nil
+	return &watched{credentials.NewTLS(cfg), newRefusals(s.Logger)}, nil
 }
 
 // ClientCredentials returns what Dial needs; plain text without certificates. Each connection
-// is made with the files as they are then.
-func (s Security) ClientCredentials() (credentials.TransportCredentials, error) {
-	if err := s.Validate(); err != nil {
-		return nil, err
-	}
-	if !s.TLS() {
-		return insecure.NewCredentials(), nil
-	}
-	files := newFiles(s)
-	m, err := files.get()
+// is made with the files as they are then. The server's certificate has to name one of roles,
+// where any are given.
+func (s Security) ClientCredentials(roles ...string) (credentials.TransportCredentials, error) {
+	config, err := s.ClientTLS(roles...)
 	if err != nil {
 		return nil, err
 	}
-	return &fresh{TransportCredentials: credentials.NewTLS(m.client()), files: files}, nil
+	if config == nil {
+		return insecure.NewCredentials(), nil
+	}
+	now, err := config()
+	if err != nil {
+		return nil, err
+	}
+	return &fresh{TransportCredentials: credentials.NewTLS(now), config: config}, nil
 }
 
 // fresh are client credentials that look at the files before each handshake.
 type fresh struct {
 	credentials.TransportCredentials
-	files *files
+	config func() (*tls.Config, error)
 }
 
 func (f *fresh) ClientHandshake(ctx context.Context, authority string, conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	m, err := f.files.get()
+	cfg, err := f.config()
 	if err != nil {
 		return nil, nil, err
 	}
-	return credentials.NewTLS(m.client()).ClientHandshake(ctx, authority, conn)
+	c, info, err := credentials.NewTLS(cfg).ClientHandshake(ctx, authority, conn)
+	if err != nil {
+		return nil, nil, ExplainTLS(err)
+	}
+	return &explained{c}, info, nil
+}
+
+// explained is a connection whose errors say why the server refused the client's certificate.
+// In TLS 1.3 the handshake has succeeded for the client by then: the refusal is what its first
+// read finds, or what its first write trips over.
+type explained struct{ net.Conn }
+
+func (e *explained) Read(b []byte) (int, error) {
+	n, err := e.Conn.Read(b)
+	return n, ExplainTLS(err)
+}
+
+func (e *explained) Write(b []byte) (int, error) {
+	n, err := e.Conn.Write(b)
+	if err == nil {
+		return n, nil
+	}
+	// The connection is lost; what the server said before it hung up is still to be read.
+	var one [1]byte
+	if derr := e.SetReadDeadline(time.Now().Add(time.Second)); derr == nil {
+		if _, rerr := e.Conn.Read(one[:]); rerr != nil {
+			if said := ExplainTLS(rerr); said != rerr {
+				return n, said
+			}
+		}
+	}
+	return n, ExplainTLS(err)
 }
 
 func (f *fresh) Clone() credentials.TransportCredentials {
-	return &fresh{TransportCredentials: f.TransportCredentials.Clone(), files: f.files}
+	return &fresh{TransportCredentials: f.TransportCredentials.Clone(), config: f.config}
 }
 
 // material is one consistent reading of the files. cert and pool may be nil; it never changes.
@@ -195,12 +239,34 @@ type material struct {
 	pool *x509.CertPool
 }
 
-func (m *material) client() *tls.Config {
+func (m *material) client(roles []string) *tls.Config {
 	cfg := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: m.pool}
 	if m.cert != nil {
-		cfg.Certificates = []tls.Certificate{*m.cert}
+		// Also to a server that does not believe its authority, and then says so. Certificates
+		// alone would show none there, which helps nobody find out.
+		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return m.cert, nil }
+	}
+	if len(roles) > 0 {
+		// After the chain and the host are verified.
+		cfg.VerifyConnection = func(state tls.ConnectionState) error {
+			have := StateRoles(state)
+			for _, r := range have {
+				if slices.Contains(roles, r) {
+					return nil
+				}
+			}
+			return fmt.Errorf("the other side's certificate is for %s, and %s is needed: %w", named(have), strings.Join(roles, " or "), tidemill.ErrDenied)
+		}
 	}
 	return cfg
+}
+
+// named lists roles for people.
+func named(roles []string) string {
+	if len(roles) == 0 {
+		return "no role"
+	}
+	return strings.Join(roles, ", ")
 }
 
 // files reads the certificates, and again when their times or sizes changed. It looks at most
@@ -240,6 +306,11 @@ func (f *files) get() (*material, error) {
 		return f.current, nil
 	}
 	m, err := f.read()
+	if err == nil && f.current != nil {
+		// At the start this is Check's to say; here a certificate that nobody would accept must
+		// not replace one that works.
+		err = m.period(time.Now())
+	}
 	switch {
 	case err == nil:
 		// Stamps from before the reading: a change in between is seen at the next look.
@@ -269,14 +340,14 @@ func (f *files) read() (*material, error) {
 	if f.sec.Cert != "" {
 		cert, err := tls.LoadX509KeyPair(f.sec.Cert, f.sec.Key)
 		if err != nil {
-			return nil, fmt.Errorf("the certificate and key of --tls-cert and --tls-key cannot be used: %w: %w", tidemill.ErrInvalid, err)
+			return nil, fmt.Errorf("the certificate and key of --tls-cert and --tls-key cannot be used: %w: %w", tidemill.ErrInvalid, pathless(err))
 		}
 		m.cert = &cert
 	}
 	if f.sec.CA != "" {
 		pem, err := os.ReadFile(f.sec.CA)
 		if err != nil {
-			return nil, fmt.Errorf("the CA of --tls-ca cannot be read: %w: %w", tidemill.ErrInvalid, err)
+			return nil, fmt.Errorf("the CA of --tls-ca cannot be read: %w: %w", tidemill.ErrInvalid, pathless(err))
 		}
 		m.pool = x509.NewCertPool()
 		if !m.pool.AppendCertsFromPEM(pem) {

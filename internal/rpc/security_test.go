@@ -53,7 +53,7 @@ func TestMutualTLS(t *testing.T) {
 	service := &probe{check: func(ctx context.Context, _ string) error {
 		return fmt.Errorf("%s of %v: %w", PeerRole(ctx), PeerRoles(ctx), tidemill.ErrNotReady)
 	}}
-	policy := Policy{Allow: map[string][]string{"/grpc.health.v1.Health/": {"worker", "trainer"}}, Plain: true}
+	policy := Policy{Allow: map[string][]string{checkMethod: {"worker", "trainer"}}, Plain: true}
 	addr, _, _ := run(t, service, ServerConfig{Authorize: policy.Authorize, Credentials: serverCreds(t, certs(dir, "ps"), RequireClientCerts)})
 	open, _, _ := run(t, service, ServerConfig{Authorize: policy.Authorize, Credentials: serverCreds(t, certs(dir, "serving"), AcceptClientCerts)})
 	for name, c := range map[string]struct {
@@ -89,7 +89,11 @@ func runAs(t *testing.T, p *probe, dir, name string) string {
 func TestOldTLSIsRefused(t *testing.T) {
 	dir := devCA(t)
 	addr, _, _ := run(t, &probe{}, ServerConfig{Credentials: serverCreds(t, certs(dir, "ps"), RequireClientCerts)})
-	cfg, err := certs(dir, "worker").ClientTLS()
+	config, err := certs(dir, "worker").ClientTLS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := config()
 	if err != nil {
 		t.Fatal(err)
 	}

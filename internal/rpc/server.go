@@ -34,6 +34,9 @@ type ServerConfig struct {
 	// Authorize decides before each call, by the peer in ctx and the full method
 	// ("/package.Service/Method"). Nil refuses all. Policy.Authorize is the usual one.
 	Authorize func(ctx context.Context, fullMethod string) error
+	// Protocols are the versions of the cluster's protocol that this process speaks; callers who
+	// speak none of them are refused with tidemill.ErrInvalid. The zero value asks nobody.
+	Protocols tidemill.Protocols
 	// MaxMessage in bytes, received and sent; 0 means DefaultMaxMessage.
 	MaxMessage int
 	// MaxStreams is how many calls one connection may have open; 0 means 1024.
@@ -100,7 +103,10 @@ func (g *guard) authorize(ctx context.Context, method string) error {
 	if g.cfg.Authorize == nil {
 		return fmt.Errorf("%s is not allowed to anyone on this server: %w", method, tidemill.ErrDenied)
 	}
-	return g.cfg.Authorize(ctx, method)
+	if err := g.cfg.Authorize(ctx, method); err != nil {
+		return err
+	}
+	return understand(ctx, g.cfg.Protocols)
 }
 
 func (g *guard) finish(ctx context.Context, method string, start time.Time, panicked any, err error) error {

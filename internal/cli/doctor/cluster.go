@@ -48,7 +48,7 @@ func (e *exam) cluster(ctx context.Context) {
 		e.note("leader", Fail, "there is none: %v", "wait a few seconds; if it stays so, start a node with role trainer", err)
 		return
 	case errors.Is(err, tidemill.ErrDenied):
-		e.note("node", Fail, "it does not accept this certificate", "use one with the role admin: --tls-cert, --tls-key")
+		e.note("node", Warn, "it answers, and shows the cluster only to certificates with the role admin", "give one to look further: --tls-cert, --tls-key")
 		return
 	default:
 		e.note("node", Fail, "no answer: %v", "check that it runs, its address (--server) and the certificates (--tls-ca)", err)
@@ -65,6 +65,26 @@ func (e *exam) cluster(ctx context.Context) {
 	for _, j := range jobs {
 		e.job(j, members)
 	}
+}
+
+// head asks the node in the data directory for what it says of itself, its time among it.
+func (e *exam) head(ctx context.Context) (*http.Response, error) {
+	transport, scheme := &http.Transport{DisableKeepAlives: true}, "http"
+	if e.cfg.Security.TLS() {
+		config, err := e.cfg.Security.ClientTLS()
+		if err != nil {
+			return nil, err
+		}
+		if transport.TLSClientConfig, err = config(); err != nil {
+			return nil, err
+		}
+		scheme = "https"
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodHead, scheme+"://"+e.info.HTTP+"/metrics", nil)
+	if err != nil {
+		return nil, err
+	}
+	return transport.RoundTrip(req)
 }
 
 // ask carries out a verb without arguments.
@@ -94,7 +114,23 @@ func (e *exam) members(members []trainer.Session) {
 		e.note("members", Warn, "%d processes, none with role %s", "start a node with it", len(members), strings.Join(lacking, " or "))
 		return
 	}
+	if spoken := protocols(members); len(spoken) > 1 {
+		e.note("members", Warn, "%d processes, every role is there; they speak protocol versions %s", "finish the upgrade: restart the older ones with the newer program", len(members), strings.Join(spoken, " and "))
+		return
+	}
 	e.note("members", OK, "%d processes, every role is there", "", len(members))
+}
+
+// protocols lists the different ranges of protocol versions that members speak.
+func protocols(members []trainer.Session) []string {
+	var out []string
+	for _, m := range members {
+		if s := m.Protocols.String(); m.Protocols.Known() && !slices.Contains(out, s) {
+			out = append(out, s)
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 // job checks that the owners of a job's partitions and shards are alive.
@@ -147,11 +183,7 @@ func (e *exam) clock(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodHead, "http://"+e.info.HTTP+"/metrics", nil)
-	if err != nil {
-		return
-	}
-	resp, err := http.DefaultTransport.RoundTrip(req)
+	resp, err := e.head(ctx)
 	if err != nil {
 		e.note("clock", OK, "%s; the node's could not be compared", "", now.Format(time.RFC3339))
 		return

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/tidemill/tidemill/internal/node"
+	"github.com/tidemill/tidemill/internal/rpc"
 )
 
 // Status of a Finding.
@@ -36,6 +37,8 @@ type Config struct {
 	RPC string
 	// Dial connects to a node.
 	Dial func(addr string) (*grpc.ClientConn, error)
+	// Security is what Dial shows and believes: the certificate to examine.
+	Security rpc.Security
 	// Now is the clock that is examined; nil is the machine's.
 	Now func() time.Time
 }
@@ -52,6 +55,7 @@ func Examine(ctx context.Context, cfg Config) []Finding {
 	e.directory()
 	e.disk(ctx)
 	e.ports()
+	e.certificate()
 	e.cluster(ctx)
 	e.clock(ctx)
 	return e.found

@@ -23,11 +23,18 @@ const maxPage = 1000
 type Server struct {
 	storepb.UnimplementedStoreServer
 	bucket *blob.Bucket
+	write  func(ctx context.Context, name string) error
 }
 
 // NewServer returns a service over b, to be registered on a server of internal/rpc, which
-// gives its errors their codes and decides who may call it.
-func NewServer(b *blob.Bucket) *Server { return &Server{bucket: b} }
+// gives its errors their codes and decides who may call it. write, unless nil, decides who may
+// put or delete the blob of a name: an error refuses.
+func NewServer(b *blob.Bucket, write func(ctx context.Context, name string) error) *Server {
+	if write == nil {
+		write = func(context.Context, string) error { return nil }
+	}
+	return &Server{bucket: b, write: write}
+}
 
 // Put implements storepb.StoreServer.
 func (s *Server) Put(stream grpc.ClientStreamingServer[storepb.PutRequest, storepb.PutReply]) error {
@@ -38,6 +45,9 @@ func (s *Server) Put(stream grpc.ClientStreamingServer[storepb.PutRequest, store
 	head := req.GetHead()
 	if head == nil {
 		return tidemill.Invalid("a put begins with something else than its head", "send name and create_only first")
+	}
+	if err := s.write(stream.Context(), head.GetName()); err != nil {
+		return err
 	}
 	// Ending this context is how a write is given up: a writer closed after that publishes
 	// nothing.
@@ -155,6 +165,9 @@ func (s *Server) List(ctx context.Context, req *storepb.ListRequest) (*storepb.L
 
 // Delete implements storepb.StoreServer.
 func (s *Server) Delete(ctx context.Context, req *storepb.DeleteRequest) (*storepb.DeleteReply, error) {
+	if err := s.write(ctx, req.GetName()); err != nil {
+		return nil, err
+	}
 	if err := s.bucket.Delete(ctx, req.GetName()); err != nil {
 		return nil, kindOf(req.GetName(), err)
 	}

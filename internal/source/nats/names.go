@@ -14,8 +14,14 @@ import (
 const (
 	streamPrefix  = "TIDEMILL_"
 	subjectPrefix = "tm"
-	bucketName    = "TIDEMILL_TOPICS"
 	noPrefix      = "-" // last subject token of an append without key
+)
+
+// What permissions on a server are written in: the key-value bucket of the topics' records, and
+// the subjects that rows are appended under.
+const (
+	TopicsBucket = "TIDEMILL_TOPICS"
+	Subjects     = subjectPrefix + ".>"
 )
 
 // Metadata of a partition's JetStream stream.

@@ -72,17 +72,17 @@ func (s *Stream) bucket(ctx context.Context) (jetstream.KeyValue, error) {
 	if kv != nil {
 		return kv, nil
 	}
-	kv, err := s.js.KeyValue(ctx, bucketName)
+	kv, err := s.js.KeyValue(ctx, TopicsBucket)
 	if errors.Is(err, jetstream.ErrBucketNotFound) {
 		kv, err = s.js.CreateKeyValue(ctx, jetstream.KeyValueConfig{
-			Bucket:      bucketName,
+			Bucket:      TopicsBucket,
 			Description: "Tidemill's topics and what their readers still need",
 			History:     1,
 			Storage:     jetstream.FileStorage,
 			Replicas:    s.cfg.Replicas,
 		})
 		if errors.Is(err, jetstream.ErrBucketExists) {
-			kv, err = s.js.KeyValue(ctx, bucketName)
+			kv, err = s.js.KeyValue(ctx, TopicsBucket)
 		}
 	}
 	if err != nil {
