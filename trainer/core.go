@@ -300,7 +300,7 @@ func (c *Core) recovered(ev *Event) {
 	}
 	r := &ev.Assignment
 	c.number, c.base = ev.Number, r.Snapshot
-	c.aside = aside{ev.Bad, ev.Read}
+	c.counted(ev)
 	c.asg.Generation = max(c.asg.Generation, r.Generation) + 1
 	n := c.count()
 	c.asg.Snapshot, c.asg.Cut, c.asg.Round, c.asg.Examples = r.Snapshot, r.Cut.Clone(), r.Round, r.Examples

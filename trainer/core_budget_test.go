@@ -78,6 +78,17 @@ func TestBudget(t *testing.T) {
 	state(tidemill.JobFinished)
 }
 
+// An operator's word that comes before a new trainer knows what there is to accept counts too.
+func TestAcceptedBeforeRecovery(t *testing.T) {
+	c := NewCore(CoreConfig{Batch: 10, Partitions: 1, Shards: 1, MaxBadRows: tidemill.BadBudget{Rows: 2}})
+	c.Step(&Event{Kind: Lead, Assignment: tidemill.Assignment{Job: "j", State: tidemill.JobPaused, Cut: tidemill.Cut{0}}})
+	c.Step(&Event{Kind: Resume})
+	c.Step(&Event{Kind: Recovered, Number: 5, Assignment: tidemill.Assignment{Snapshot: 3, Cut: tidemill.Cut{50}}, Bad: 7, Read: 50})
+	if a := c.Assignment(); a.Pardon.Bad != 7 || a.State != tidemill.JobRunning || !c.within() {
+		t.Errorf("%s, accepted: %+v", a.State, a.Pardon)
+	}
+}
+
 // A trainer that takes over knows what its predecessor's snapshots count and what was accepted.
 func TestBudgetAfterTakeover(t *testing.T) {
 	c := NewCore(CoreConfig{Batch: 10, Partitions: 1, Shards: 1, MaxBadRows: tidemill.BadBudget{Rows: 2}})
