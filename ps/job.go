@@ -5,7 +5,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"maps"
+	"runtime/debug"
 	"slices"
 	"sync"
 
@@ -28,6 +30,7 @@ const (
 // event, steps the core and carries out its effects under mu.
 type job struct {
 	name   string
+	log    *slog.Logger
 	record func(job string, ev *Event, effects []Effect) // nil: not recorded
 
 	mu       sync.Mutex
@@ -124,8 +127,18 @@ func newShard(m *model.Model, number, v int) *shard {
 	return s
 }
 
-// step runs one event and its effects. mu is held.
+// step runs one event and its effects. mu is held. What panics in it breaks this job, and no
+// other.
 func (j *job) step(ev *Event) {
+	var c *call // being answered
+	defer func() {
+		if p := recover(); p != nil {
+			err := j.broken(p)
+			if c != nil {
+				c.done <- err
+			}
+		}
+	}()
 	effects := j.core.Step(ev)
 	if j.record != nil {
 		j.record(j.name, ev, effects)
@@ -133,12 +146,12 @@ func (j *job) step(ev *Event) {
 	for _, e := range effects {
 		switch e.Kind {
 		case Restore:
+			j.fault = nil // of the generation before
 			j.restore(e.Generation)
 		case Apply:
 			j.apply(e.Payload.(*wire.PushRequest), e.Before)
 		default:
-			c := j.calls[e.ID]
-			if c == nil {
+			if c = j.calls[e.ID]; c == nil {
 				continue // its caller gave up waiting
 			}
 			delete(j.calls, e.ID)
@@ -157,20 +170,38 @@ func (j *job) step(ev *Event) {
 				c.image, err = j.capture(c.snap)
 			}
 			c.done <- err
+			c = nil
 		}
 	}
 }
 
+// broken notes that an event panicked: the state of this generation cannot be used any more, and
+// everybody who waits for it is told. It returns what they are told. mu is held.
+func (j *job) broken(panicked any) error {
+	j.log.Error("an event panicked; the job is out of order until it goes back to a cut", "job", j.name, "panic", panicked, "stack", string(debug.Stack()))
+	j.fault = fmt.Errorf("ps: the parameter server's code panicked and has to be mended, its log has the place: %w: %v", tidemill.ErrCorrupt, panicked)
+	for id, c := range j.calls {
+		delete(j.calls, id)
+		c.done <- j.fault
+	}
+	return j.fault
+}
+
 var calls = sync.Pool{New: func() any { return &call{done: make(chan error, 1)} }}
 
-// do runs an event that has an answer and waits for it.
-func (j *job) do(ctx context.Context, ev *Event, c *call) error {
+// begin steps an event whose answer goes to c. An error means that c gets none.
+func (j *job) begin(ev *Event, c *call) (err error) {
 	j.mu.Lock()
+	defer j.mu.Unlock()
+	defer func() {
+		if p := recover(); p != nil {
+			err = j.broken(p)
+		}
+	}()
 	if c.push != nil {
 		// Under the same lock as the step, so that nothing is restored in between.
 		if g, ready := j.core.Generation(); ready && g == ev.Generation {
 			if err := j.check(c.push); err != nil {
-				j.mu.Unlock()
 				return err
 			}
 		}
@@ -179,7 +210,14 @@ func (j *job) do(ctx context.Context, ev *Event, c *call) error {
 	ev.ID = j.nextID
 	j.calls[ev.ID] = c
 	j.step(ev)
-	j.mu.Unlock()
+	return nil
+}
+
+// do runs an event that has an answer and waits for it.
+func (j *job) do(ctx context.Context, ev *Event, c *call) error {
+	if err := j.begin(ev, c); err != nil {
+		return err
+	}
 	select {
 	case err := <-c.done:
 		return err

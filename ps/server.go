@@ -90,7 +90,7 @@ func (s *Server) assign(ctx context.Context, a tidemill.Assignment) {
 		return
 	}
 	if j == nil {
-		j = &job{name: a.Job, record: s.cfg.Record, calls: map[uint64]*call{}, core: NewCore(a.Spec.Train.Staleness)}
+		j = &job{name: a.Job, log: s.cfg.Logger, record: s.cfg.Record, calls: map[uint64]*call{}, core: NewCore(a.Spec.Train.Staleness)}
 		j.restore = func(generation uint64) {}
 		s.jobs[a.Job] = j
 	}

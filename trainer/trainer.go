@@ -25,7 +25,7 @@ import (
 const (
 	JobPrefix    = "jobs."    // records: one assignment per job
 	MemberPrefix = "members." // sessions: one Session per process
-	leaderKey    = "leader"   // sessions: the leading trainer's member
+	LeaderKey    = "leader"   // sessions: the leading trainer's member
 )
 
 // Session is the value of a process's session lease.
@@ -106,7 +106,7 @@ func (t *Trainer) Run(ctx context.Context) error {
 		return err
 	}
 	for ctx.Err() == nil {
-		s, err := lease.NewSession(t.cfg.Sessions, leaderKey, me, lease.SessionConfig{Logger: t.log})
+		s, err := lease.NewSession(t.cfg.Sessions, LeaderKey, me, lease.SessionConfig{Logger: t.log})
 		if err != nil {
 			return err
 		}
@@ -475,7 +475,7 @@ func (t *Trainer) Leads() bool {
 // Leader returns the leading trainer as the lease store knows it, or ErrNotReady.
 func Leader(ctx context.Context, sessions lease.Store) (tidemill.Member, error) {
 	var m tidemill.Member
-	e, err := sessions.Get(ctx, leaderKey)
+	e, err := sessions.Get(ctx, LeaderKey)
 	if errors.Is(err, tidemill.ErrNotFound) {
 		return m, fmt.Errorf("no trainer leads at present: %w", tidemill.ErrNotReady)
 	}

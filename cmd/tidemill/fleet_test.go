@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/tidemill/tidemill"
+	"github.com/tidemill/tidemill/internal/faultnet"
 	"github.com/tidemill/tidemill/internal/node"
 	"github.com/tidemill/tidemill/internal/proctest"
 	"github.com/tidemill/tidemill/trainer"
@@ -43,7 +44,7 @@ type member struct {
 }
 
 // ports of a node whose traffic goes through the network.
-type ports struct{ rpc, gossip, stream proctest.Port }
+type ports struct{ rpc, gossip, stream faultnet.Port }
 
 func newFleet(t *testing.T, bin *proctest.Binary) *fleet {
 	return &fleet{t: t, bin: bin, dir: t.TempDir(), nodes: map[string]*member{}, ports: map[string]*ports{}}

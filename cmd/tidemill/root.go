@@ -56,7 +56,7 @@ per line, and text for people goes to the standard error. Exit codes: 0 done, 1 
 		{"Begin", []*cobra.Command{newDemo(a), newStart(a)}},
 		{"Data and jobs", []*cobra.Command{newProduce(a), newTopic(a), newSubmit(a), newJobs(a), newJob(a)}},
 		{"Models", []*cobra.Command{newVersions(a), newExplain(a), newPredict(a), newPromote(a), newRollback(a)}},
-		{"Look after it", []*cobra.Command{newInspect(a), newDoctor(a), newCerts(a), newVersion(a)}},
+		{"Look after it", []*cobra.Command{newInspect(a), newDoctor(a), newCerts(a), newBench(a), newVersion(a)}},
 	}
 	for i, g := range groups {
 		id := fmt.Sprint(i)

@@ -29,6 +29,10 @@ func (n *Node) live(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if err := n.succeed(ctx, m.ID); err != nil {
+			// The next process then waits for this one's lease to run out.
+			n.log.Warn("the data directory does not say who uses it", "err", err)
+		}
 		s, err := lease.NewSession(n.sessions, trainer.MemberPrefix+m.ID, value, lease.SessionConfig{Logger: n.log})
 		if err != nil {
 			return err
@@ -132,6 +136,8 @@ func (n *Node) roles(ctx context.Context, m tidemill.Member, alive func() bool, 
 		n.local.trainer.Store(t)
 		defer n.local.trainer.Store(nil)
 		g.Go(func() error { return t.Run(gctx) })
+		v := &vigil{sessions: n.sessions, own: m.ID, dial: n.connect, log: n.log}
+		g.Go(func() error { return v.run(gctx) })
 	}
 	if n.cfg.has(RoleWorker) {
 		w := worker.New(worker.Config{

@@ -43,9 +43,9 @@ import (
 	"github.com/tidemill/tidemill/trainer"
 )
 
-// Buckets of the lease stores.
+// Buckets of the lease stores; RecordsBucket is for those who only watch.
 const (
-	recordsBucket  = "TIDEMILL_RECORDS"
+	RecordsBucket  = "TIDEMILL_RECORDS"
 	sessionsBucket = "TIDEMILL_SESSIONS"
 	leaseTTL       = 3 * time.Second
 )
@@ -388,7 +388,7 @@ func (n *Node) openStores(ctx context.Context, nc *nats.Conn, down *closers) err
 		return err
 	}
 	down.add(func() { n.bucket.Close() })
-	records, err := natskv.Open(ctx, nc, recordsBucket, natskv.Options{})
+	records, err := natskv.Open(ctx, nc, RecordsBucket, natskv.Options{})
 	if err != nil {
 		return err
 	}
@@ -414,6 +414,15 @@ func (n *Node) dial(addr, role string) (*grpc.ClientConn, error) {
 	if c := n.conns[key]; c != nil {
 		return c, nil
 	}
+	c, err := n.connect(addr, role)
+	if err == nil {
+		n.conns[key] = c
+	}
+	return c, err
+}
+
+// connect returns a connection to another node that is the caller's own.
+func (n *Node) connect(addr, role string) (*grpc.ClientConn, error) {
 	cfg := rpc.ClientConfig{Protocols: n.cfg.Protocols}
 	if n.cfg.Security.TLS() {
 		creds, err := n.cfg.Security.ClientCredentials(role)
@@ -422,11 +431,7 @@ func (n *Node) dial(addr, role string) (*grpc.ClientConn, error) {
 		}
 		cfg.Credentials = creds
 	}
-	c, err := rpc.Dial(addr, cfg)
-	if err == nil {
-		n.conns[key] = c
-	}
-	return c, err
+	return rpc.Dial(addr, cfg)
 }
 
 func (n *Node) hangUp() {

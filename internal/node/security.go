@@ -30,7 +30,7 @@ func (n *Node) checkCertificate() error {
 
 // What JetStream calls the streams behind the buckets.
 const (
-	recordsStream  = "KV_" + recordsBucket
+	recordsStream  = "KV_" + RecordsBucket
 	sessionsStream = "KV_" + sessionsBucket
 )
 
@@ -48,7 +48,7 @@ func streamPermissions(state tls.ConnectionState) (broker.Permissions, error) {
 		case RoleTrainer:
 			rulesJobs, makesTopics = true, true
 			p.Publish = append(p.Publish, reads("*")...)
-			p.Publish = append(p.Publish, "$KV."+recordsBucket+".>", "$KV."+sessionsBucket+".>")
+			p.Publish = append(p.Publish, "$KV."+RecordsBucket+".>", "$KV."+sessionsBucket+".>")
 		case RoleWorker:
 			p.Publish = append(p.Publish, reads("*")...)
 			p.Publish = append(p.Publish, "$KV."+sessionsBucket+".members.>")

@@ -1,15 +1,13 @@
 package proctest
 
 import (
-	"bytes"
 	"context"
-	"errors"
-	"fmt"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
+
+	"github.com/tidemill/tidemill/internal/process"
 )
 
 // Binary is a program that was built for a test.
@@ -30,15 +28,7 @@ func Build(t testing.TB, pkg string) *Binary {
 // Run runs a command to its end, or until ctx ends, and returns its standard output. The
 // error of one that failed has its standard error and unwraps to *exec.ExitError.
 func (b *Binary) Run(ctx context.Context, args ...string) ([]byte, error) {
-	cmd := exec.CommandContext(ctx, b.path, args...)
-	cmd.SysProcAttr = dieWithParent()
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := cmd.Run()
-	if err != nil {
-		err = fmt.Errorf("%s: %w: %s", strings.Join(args, " "), errors.Join(ctx.Err(), err), bytes.TrimSpace(stderr.Bytes()))
-	}
-	return stdout.Bytes(), err
+	return process.Run(ctx, b.path, args...)
 }
 
 // Until polls a condition until it holds. After patience the test fails.

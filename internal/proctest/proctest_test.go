@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/tidemill/tidemill/internal/faultnet"
 )
 
 // As a child the test's program is a host of the network: it sends what it is told to.
@@ -63,7 +65,7 @@ func TestReadyAndKill(t *testing.T) {
 	default:
 		t.Error("killed and not done")
 	}
-	if got := p.logs.lines(2); got != "b\nc" {
+	if got := p.Tail(2); got != "b\nc" {
 		t.Errorf("logs end with %q", got)
 	}
 }
@@ -75,41 +77,12 @@ func TestRunReportsFailure(t *testing.T) {
 	}
 }
 
-func TestMetrics(t *testing.T) {
-	m, err := ParseMetrics(strings.NewReader(`# HELP x y
-x{job="a",ps="p"} 16
-x{job="b",ps="p"} 3 1700000000000
-x_total{job="a}"} 1e3
-plain 2.5
-`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range []struct {
-		name, labels string
-		want         float64
-	}{{"x", "", 19}, {"x", `job="a"`, 16}, {"x", `job="c"`, 0}, {"x_total", `job="a}"`, 1000}, {"plain", "", 2.5}} {
-		var labels []string
-		if c.labels != "" {
-			labels = append(labels, c.labels)
-		}
-		if got := m.Sum(c.name, labels...); got != c.want {
-			t.Errorf("%s{%s}: %v, want %v", c.name, c.labels, got, c.want)
-		}
-	}
-	for _, bad := range []string{"x", "x{", "x y", "x{a=\"b\"}"} {
-		if _, err := ParseMetrics(strings.NewReader(bad)); err == nil {
-			t.Errorf("%q was accepted", bad)
-		}
-	}
-}
-
 // Bytes of a connection across a cut wait for its end; those beside it pass, and so do packets.
 func TestCut(t *testing.T) {
 	n := NewNetwork(t)
 	far, near := n.Listen(t, "far", true), n.Listen(t, "near", true)
 	got := make(chan string, 10)
-	for _, p := range []Port{far, near} {
+	for _, p := range []faultnet.Port{far, near} {
 		l, err := net.Listen("tcp4", p.Inside)
 		if err != nil {
 			t.Fatal(err)
@@ -132,7 +105,6 @@ func TestCut(t *testing.T) {
 	}
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), childKey+"=dial")
-	cmd.SysProcAttr = dieWithParent()
 	in, err := cmd.StdinPipe()
 	if err == nil {
 		err = cmd.Start()
@@ -174,7 +146,7 @@ func TestCut(t *testing.T) {
 
 	// Packets: what a cut forbids is lost, what is sent beside it comes.
 	beside := n.Listen(t, "far", true)
-	socket := func(p Port) *net.UDPConn {
+	socket := func(p faultnet.Port) *net.UDPConn {
 		a, err := net.ResolveUDPAddr("udp4", p.Inside)
 		if err != nil {
 			t.Fatal(err)

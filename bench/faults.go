@@ -1,0 +1,160 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"syscall"
+	"time"
+
+	"github.com/tidemill/tidemill/internal/faultnet"
+	"github.com/tidemill/tidemill/internal/node"
+)
+
+// Kinds of fault.
+const (
+	faultKill  = "kill"  // SIGKILL, started again after a while
+	faultStop  = "stop"  // SIGSTOP, SIGCONT after a while: the process wakes as a zombie
+	faultTerm  = "term"  // SIGTERM, started again
+	faultCut   = "cut"   // no packet passes, either way
+	faultSlow  = "slow"  // packets are late, and some are lost
+	faultReset = "reset" // all connections break at once
+	faultAll   = "all"   // SIGKILL of everybody but serving, started again
+)
+
+// roleProducer is whoever appends rows; not a role of a node.
+const roleProducer = "producer"
+
+// fault is one planned fault.
+type fault struct {
+	wait  time.Duration // after the fault before it
+	role  string
+	pick  int // which seat of the role, modulo their number
+	kind  string
+	lasts time.Duration // of stop, cut and slow; how long after kill and term until the start
+}
+
+func (f fault) String() string {
+	return fmt.Sprintf("%s %s for %v", f.kind, f.role, f.lasts.Round(10*time.Millisecond))
+}
+
+// planner draws faults from a seed. The plan is a function of the seed; how the cluster takes it
+// depends on the machine.
+type planner struct {
+	r       *rand.Rand
+	network bool
+	every   time.Duration // mean time between faults
+}
+
+// weighted are the roles with how often each is hit, of 100.
+var weighted = []struct {
+	role   string
+	weight int
+	kinds  []string
+}{
+	{node.RoleWorker, 24, []string{faultKill, faultKill, faultStop, faultTerm, faultCut, faultSlow, faultReset}},
+	{node.RolePS, 24, []string{faultKill, faultKill, faultStop, faultTerm, faultCut, faultSlow, faultReset}},
+	{node.RoleTrainer, 20, []string{faultKill, faultKill, faultStop, faultTerm, faultCut, faultSlow, faultReset}},
+	{node.RoleServing, 12, []string{faultKill, faultStop, faultTerm, faultCut}},
+	{node.RoleStream, 8, []string{faultKill, faultStop, faultTerm, faultSlow, faultReset}},
+	{roleProducer, 8, []string{faultKill, faultStop}},
+	{"", 4, []string{faultAll}},
+}
+
+// next draws the next fault.
+func (p *planner) next() fault {
+	f := fault{wait: p.every/4 + time.Duration(p.r.Float64()*1.5*float64(p.every)), pick: p.r.IntN(1 << 16)}
+	x := p.r.IntN(100)
+	for _, w := range weighted {
+		if x -= w.weight; x < 0 {
+			f.role, f.kind = w.role, w.kinds[p.r.IntN(len(w.kinds))]
+			break
+		}
+	}
+	long, share := p.r.IntN(6) == 0, p.r.Float64()
+	if !p.network && (f.kind == faultCut || f.kind == faultSlow || f.kind == faultReset) {
+		f.kind = faultKill
+	}
+	switch {
+	case f.kind == faultReset:
+	case f.kind == faultKill || f.kind == faultTerm || f.kind == faultAll:
+		f.lasts = time.Duration(share * float64(2*time.Second))
+	case long && f.role != node.RoleStream:
+		f.lasts = 20 * time.Second
+	default:
+		f.lasts = 500*time.Millisecond + time.Duration(share*float64(6*time.Second))
+	}
+	return f
+}
+
+// stopFor bounds an orderly end. One that takes longer is a finding.
+const stopFor = time.Minute
+
+// readyFor bounds a start, on a busy machine and while others are being hit.
+const readyFor = 2 * time.Minute
+
+// carry carries out a fault at a seat and undoes it; nil when the seat is as it was before.
+// Faults of the network add up: heal says which seats are cut at present.
+func (c *chaos) carry(ctx context.Context, f fault, s *seat) error {
+	lasts := func() { pause(ctx, f.lasts) } // a run that ends undoes what it did
+	switch f.kind {
+	case faultKill:
+		s.kill()
+		lasts()
+		return c.restart(ctx, s)
+	case faultTerm:
+		sctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopFor)
+		err := s.stop(sctx)
+		cancel()
+		if err != nil {
+			return fmt.Errorf("%s was asked to end: %w", s.name, err)
+		}
+		lasts()
+		return c.restart(ctx, s)
+	case faultStop:
+		s.signal(syscall.SIGSTOP)
+		lasts()
+		s.signal(syscall.SIGCONT)
+	case faultCut:
+		c.cut(s, true)
+		lasts()
+		c.cut(s, false)
+	case faultSlow:
+		c.fleet.net.Worsen(s.name, faultnet.Link{Delay: 20 * time.Millisecond, Loss: 0.05})
+		lasts()
+		c.fleet.net.Worsen(s.name, faultnet.Link{})
+	case faultReset:
+		c.fleet.net.Reset(s.name)
+	}
+	return nil
+}
+
+// cut adds a seat to those that are cut off, each from all others, or takes it away.
+func (c *chaos) cut(s *seat, off bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if off {
+		c.cutOff[s.name] = true
+	} else {
+		delete(c.cutOff, s.name)
+	}
+	names := make([]string, 0, len(c.cutOff))
+	for n := range c.cutOff {
+		names = append(names, n)
+	}
+	if len(names) == 0 {
+		c.fleet.net.Join()
+		return
+	}
+	c.fleet.net.Cut(names...)
+}
+
+// restart starts a seat's process, also when the run's schedule is over meanwhile.
+func (c *chaos) restart(ctx context.Context, s *seat) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readyFor)
+	defer cancel()
+	if err := c.fleet.start(ctx, s); err != nil {
+		return fmt.Errorf("%s was started again: %w", s.name, err)
+	}
+	return nil
+}
