@@ -18,7 +18,7 @@ import (
 type checks struct {
 	owners    map[string]string // what and epoch → member
 	manifests int
-	fence     uint64            // largest generation that a fence record begins
+	fence     uint64            // largest generation that a fence record, or an assignment, begins
 	last      *entry            // newest manifest
 	cut       tidemill.Cut      // its cut
 	refs      map[int64][]shard // snapshot → its state by a serial computation of the schedule
@@ -55,6 +55,7 @@ func (c *checks) assigned(w *World, a tidemill.Assignment) {
 	for i, o := range a.Partitions {
 		check("partition", i, o)
 	}
+	c.fence = max(c.fence, a.Generation)
 	if a.Generation < w.records.asg.Generation {
 		_ = w.fail("generation goes back from %d to %d", w.records.asg.Generation, a.Generation)
 	}
@@ -105,7 +106,7 @@ func (c *checks) committed(w *World, m *snapshot.Manifest, by string) {
 		return
 	}
 	if m.Generation < c.fence {
-		_ = w.fail("%s has committed snapshot %d of generation %d, after a fence record that begins %d", by, m.Number, m.Generation, c.fence)
+		_ = w.fail("%s has committed snapshot %d of generation %d, after generation %d began", by, m.Number, m.Generation, c.fence)
 	}
 	c.manifests++
 	w.say("snapshot %d at %v round %d", m.Number, m.Cut, m.Round)

@@ -129,9 +129,12 @@ func writePart(ctx context.Context, b *blob.Bucket, prefix string, shards map[in
 		Name: name, Kind: snapshot.KindTable, Table: "counts", Bytes: int64(len(data)), SHA256: hex.EncodeToString(sum[:]), Shards: p.Shards,
 	}}
 	for _, i := range p.Shards {
+		var d snapshot.Digest
 		for id, v := range shards[i].value {
-			p.Digest.AddAux("", binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint64(nil, id), v))
+			d.AddAux("", binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint64(nil, id), v))
 		}
+		p.Digests = append(p.Digests, d)
+		p.Digest.Add(d)
 	}
 	return p, nil
 }
