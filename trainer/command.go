@@ -374,6 +374,9 @@ func (t *Trainer) byHand(ctx context.Context, verb string, args map[string]strin
 	v.do(func(vctx context.Context) error {
 		rec, err := v.byHand(vctx, verb, version, args["by"], args["why"])
 		done <- answer{rec, err}
+		if errors.Is(err, tidemill.ErrFenced) {
+			return err // somebody else publishes: look again at what serves
+		}
 		return nil
 	})
 	select {

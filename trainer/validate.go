@@ -35,6 +35,7 @@ type validator struct {
 	scorers map[int64]*predict.Scorer
 	offered map[int64]bool // snapshots that a version was made of
 	next    int64          // number of the next version
+	last    int64          // number of the last champion record that is known: ours, or our fence
 	prior   []float32
 	probes  []byte
 	cut     tidemill.Cut // of the newest committed snapshot
@@ -255,6 +256,7 @@ func (v *validator) fence(ctx context.Context) (*tidemill.Champion, error) {
 			Model: v.model, Seq: last + 1, Fence: last, Kind: snapshot.ChampionFence, By: v.r.t.cfg.Member.ID, At: time.Now().UTC(),
 		})
 		if !errors.Is(err, tidemill.ErrExists) {
+			v.last = last + 1
 			return rec, err
 		}
 	}
@@ -284,7 +286,16 @@ func (v *validator) offer(ctx context.Context, m *snapshot.Manifest) error {
 	if err := v.probe(ctx, files); err != nil {
 		return err
 	}
-	if err := again(ctx, v.log, "write a version", func() error { return snapshot.WriteVersion(ctx, b, files) }); err != nil {
+	err = again(ctx, v.log, "write a version", func() error { return snapshot.WriteVersion(ctx, b, files) })
+	if errors.Is(err, tidemill.ErrExists) {
+		// An earlier try may have arrived although its answer did not.
+		was, rerr := snapshot.ReadVersionRecord(ctx, b, v.model, files.Version.Number)
+		if rerr != nil || was.Lineage != files.Version.Lineage || was.Snapshot != m.Number || was.Digest != files.Version.Digest {
+			return fmt.Errorf("version %d of model %s is somebody else's: %w", files.Version.Number, v.model, tidemill.ErrFenced)
+		}
+		err = nil
+	}
+	if err != nil {
 		return err
 	}
 	v.next++
@@ -462,14 +473,12 @@ func (v *validator) decide(ctx context.Context, e gate.Event) ([]gate.Outcome, e
 	return outs, err
 }
 
-// crown appends a champion record, whose number and time it fills in.
+// crown appends a champion record, whose number and time it fills in. The number follows the
+// last one that this validator knows, and never one that it has just looked up: whoever has
+// appended another since has fenced it.
 func (v *validator) crown(ctx context.Context, rec *tidemill.Champion) error {
-	last, _, err := snapshot.LastChampion(ctx, v.champ)
-	if err != nil {
-		return err
-	}
-	rec.Seq, rec.At = last+1, time.Now().UTC()
-	err = again(ctx, v.log, "append a champion record", func() error { return snapshot.AppendChampion(ctx, v.champ, *rec) })
+	rec.Seq, rec.At = v.last+1, time.Now().UTC()
+	err := again(ctx, v.log, "append a champion record", func() error { return snapshot.AppendChampion(ctx, v.champ, *rec) })
 	if errors.Is(err, tidemill.ErrExists) {
 		was, rerr := snapshot.ReadChampion(ctx, v.champ, rec.Seq)
 		if rerr == nil && was.Version == rec.Version && was.At.Equal(rec.At) {
@@ -479,6 +488,7 @@ func (v *validator) crown(ctx context.Context, rec *tidemill.Champion) error {
 		}
 	}
 	if err == nil {
+		v.last = rec.Seq
 		if f := v.r.t.cfg.Events.Champion; f != nil {
 			f(*rec)
 		}
