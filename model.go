@@ -139,6 +139,8 @@ const (
 	MLP      = "mlp"
 	WideDeep = "wide_deep"
 	DeepFM   = "deepfm"
+	DLRM     = "dlrm"
+	DCN      = "dcn"
 )
 
 // Architecture says what computes a prediction from the features.
@@ -146,6 +148,16 @@ type Architecture struct {
 	Kind   string `json:"kind" yaml:"kind"`
 	Dim    int    `json:"dim,omitempty" yaml:"dim"`       // of factors and embeddings; default 8
 	Hidden []int  `json:"hidden,omitempty" yaml:"hidden"` // of the deep part; default [64, 32]
+	// Bottom are dlrm's layers over the numbers, before the last one, which has Dim units;
+	// default [64].
+	Bottom []int `json:"bottom,omitempty" yaml:"bottom"`
+	// CrossLayers of dcn, default 3, with weights of rank Rank; 0 is full rank.
+	CrossLayers int `json:"cross_layers,omitempty" yaml:"cross_layers"`
+	Rank        int `json:"rank,omitempty" yaml:"rank"`
+	// LayerNorm normalises what goes into each hidden unit over its layer.
+	LayerNorm bool `json:"layer_norm,omitempty" yaml:"layer_norm"`
+	// Dropout is the share of hidden units that each example trains without; default 0.
+	Dropout float64 `json:"dropout,omitempty" yaml:"dropout"`
 	// Loss: logistic, squared, huber or softmax; default by label type.
 	Loss       string  `json:"loss,omitempty" yaml:"loss"`
 	HuberDelta float64 `json:"huber_delta,omitempty" yaml:"huber_delta"` // default 1
@@ -157,6 +169,11 @@ type Architecture struct {
 type OptimizerSpec struct {
 	Sparse OptimizerChoice `json:"sparse,omitzero" yaml:"sparse"`
 	Dense  OptimizerChoice `json:"dense,omitzero" yaml:"dense"`
+	// Tables holds a choice of its own for some tables, by name; Sparse is for the others.
+	Tables map[string]OptimizerChoice `json:"tables,omitempty" yaml:"tables"`
+	// ClipNorm scales a batch's gradient down to this Euclidean norm, over all parameters that
+	// the batch touches; 0 does not.
+	ClipNorm float64 `json:"clip_norm,omitempty" yaml:"clip_norm"`
 	// Average keeps decayed averages of all weights; they are what is served.
 	Average *AverageSpec `json:"average,omitempty" yaml:"average"`
 }

@@ -18,9 +18,10 @@ type InitKind uint8
 
 // Kinds of initial value.
 const (
-	InitZero    InitKind = iota // all zero
-	InitNormal                  // normal, mean 0, standard deviation Scale
-	InitUniform                 // uniform in [-Scale, Scale)
+	InitZero     InitKind = iota // all zero
+	InitNormal                   // normal, mean 0, standard deviation Scale
+	InitUniform                  // uniform in [-Scale, Scale)
+	InitConstant                 // Scale
 )
 
 // Init is the distribution of initial values. Values are a function of (seed, name, id,
@@ -103,6 +104,15 @@ func HomeShard(v int) int { return ShardOf(Hash("home"), v) }
 func (in Init) Fill(dst []float32, seed, name, id uint64, base int) {
 	if in.Kind == InitZero {
 		clear(dst)
+		return
+	}
+	if in.Kind == InitConstant {
+		for i := range dst {
+			dst[i] = 0
+			if base+i >= in.From {
+				dst[i] = in.Scale
+			}
+		}
 		return
 	}
 	key := Mix(seed^0x6a09e667f3bcc909) ^ name ^ Mix(id+0x9e3779b97f4a7c15)

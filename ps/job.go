@@ -111,13 +111,13 @@ type call struct {
 
 func newShard(m *model.Model, number, v int) *shard {
 	s := &shard{number: number}
-	for _, l := range m.Layout.Tables {
-		s.tables = append(s.tables, newTable(l, m.Sparse, m.Decay(), m.Spec.Seed, number, v))
+	for t, l := range m.Layout.Tables {
+		s.tables = append(s.tables, newTable(l, m.Sparse[t].Rule, m.Decay(), m.Spec.Seed, number, v))
 	}
 	for t, l := range m.Layout.Tensors {
 		for b := range l.Blocks() {
 			if tidemill.BlockShard(l.Name, b, v) == number {
-				s.blocks = append(s.blocks, newBlock(l, t, b, m.Dense, m.Spec.Seed))
+				s.blocks = append(s.blocks, newBlock(l, t, b, m.Dense.Rule, m.Spec.Seed))
 			}
 		}
 	}
@@ -351,21 +351,20 @@ func (j *job) homeShard() *home {
 
 // apply applies a push. mu is held; check has passed.
 func (j *job) apply(req *wire.PushRequest, before int64) {
-	o := &j.model.Spec.Optimizer
 	k := req.Examples
-	scale := optim.Scale(o.Sparse.Schedule, before)
 	v := len(j.shards)
 	for t, ids := range req.IDs {
+		scale := optim.Scale(j.model.Sparse[t].Schedule, before)
 		dim := j.model.Layout.Tables[t].Dim
 		grads := req.Grads[t]
 		for i, id := range ids {
 			j.shards[tidemill.ShardOf(id, v)].tables[t].apply(id, grads[i*dim:(i+1)*dim], scale, before, k)
 		}
 	}
-	scale = optim.Scale(o.Dense.Schedule, before)
+	scale := optim.Scale(j.model.Dense.Schedule, before)
 	decay := j.model.Decay()
 	for _, b := range req.Blocks {
-		j.block(b.Tensor, b.Index).apply(j.model.Dense, b.Values, scale, decay, before, k)
+		j.block(b.Tensor, b.Index).apply(j.model.Dense.Rule, b.Values, scale, decay, before, k)
 	}
 	if req.Tag != nil {
 		if err := j.homeShard().apply(req); err != nil {

@@ -311,6 +311,7 @@ func (b *batcher) compute(ctx context.Context) error {
 		if err := b.m.Plan.Labels(&b.in, b.rec); err != nil {
 			return err
 		}
+		b.keys()
 		b.result = b.step.Step(&b.in, b.look, &b.params)
 		bad, err := b.notFinite()
 		if err != nil {
@@ -327,8 +328,24 @@ func (b *batcher) compute(ctx context.Context) error {
 			return err
 		}
 	}
+	engine.ClipNorm(b.result, b.m.Spec.Optimizer.ClipNorm)
 	b.scatter()
 	return b.tell()
+}
+
+// keys fills in what the random numbers of each example are functions of.
+func (b *batcher) keys() {
+	b.in.Keys = b.in.Keys[:0]
+	if b.m.Spec.Architecture.Dropout == 0 {
+		return
+	}
+	for i := range b.in.N {
+		off := b.rng.First + int64(i)
+		if b.rowOf != nil {
+			off = b.rowOf[i]
+		}
+		b.in.Keys = append(b.in.Keys, engine.Key(b.m.Spec.Seed, b.o.partition, off))
+	}
 }
 
 // pullAgain asks for rows within the round whose parameters were just served: they cannot have

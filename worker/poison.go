@@ -107,6 +107,11 @@ func (b *batcher) finiteWith(idx []int, pulled []map[uint64]int) (bool, error) {
 			params.Rows[t] = append(params.Rows[t], b.params.Rows[t][k*dim:(k+1)*dim]...)
 		}
 	}
+	if len(b.in.Keys) > 0 {
+		for _, i := range idx {
+			in.Keys = append(in.Keys, b.in.Keys[i])
+		}
+	}
 	b.result = b.step.Step(&in, look, &params)
 	for _, l := range b.result.Losses {
 		if !finite(l) {

@@ -70,7 +70,7 @@ type Plan struct {
 	begin      tidemill.Cut
 	tables     []int // new table by old one; -1: dropped
 	tensors    []tensorMove
-	keepSparse bool // optimizer state stays
+	keepSparse []bool // by old table: optimizer state stays
 	keepDense  bool
 	same       map[string]bool // features whose learned state stays
 	retired    []snapshot.RetiredFeature
@@ -370,12 +370,36 @@ func (p *Plan) optimizers() {
 		return false
 	}
 	a, b := p.from.Spec.Optimizer, p.to.Spec.Optimizer
-	if len(p.from.Layout.Tables) > 0 {
-		p.keepSparse = decide("sparse optimizer", a.Sparse, b.Sparse, p.from.Sparse, p.to.Sparse, p.from.Sparse.StateLen(1))
+	p.keepSparse = make([]bool, len(p.tables))
+	one := len(a.Tables)+len(b.Tables) == 0 // one choice for all tables, and one decision
+	for t, to := range p.tables {
+		if to < 0 {
+			continue
+		}
+		name, what := p.from.Layout.Tables[t].Name, "sparse optimizer"
+		if !one {
+			what = "optimizer of table " + name
+		}
+		was, is := p.from.Sparse[t].Rule, p.to.Sparse[to].Rule
+		p.keepSparse[t] = decide(what, choice(a, name), choice(b, p.to.Layout.Tables[to].Name), was, is, was.StateLen(1))
+		if one {
+			for k := range p.keepSparse {
+				p.keepSparse[k] = p.keepSparse[t]
+			}
+			break
+		}
 	}
 	if len(p.from.Layout.Tensors) > 0 {
-		p.keepDense = decide("dense optimizer", a.Dense, b.Dense, p.from.Dense, p.to.Dense, p.from.Dense.StateLen(1))
+		p.keepDense = decide("dense optimizer", a.Dense, b.Dense, p.from.Dense.Rule, p.to.Dense.Rule, p.from.Dense.StateLen(1))
 	}
+}
+
+// choice is the optimizer of a table.
+func choice(o tidemill.OptimizerSpec, table string) tidemill.OptimizerChoice {
+	if c, ok := o.Tables[table]; ok {
+		return c
+	}
+	return o.Sparse
 }
 
 // averages decides on averaged weights.

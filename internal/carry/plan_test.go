@@ -173,6 +173,9 @@ func rules() []rule {
 		// Optimizers.
 		{"learning rate", only(func(s *tidemill.Spec) { s.Optimizer.Dense.LR = 0.5 }), []Item{yes("dense optimizer", "new parameters hold")}},
 		{"FTRL's alpha", only(func(s *tidemill.Spec) { s.Optimizer.Sparse.Alpha = 0.2 }), []Item{gone("sparse optimizer state")}},
+		{"a table's own optimizer", only(func(s *tidemill.Spec) {
+			s.Optimizer.Tables = map[string]tidemill.OptimizerChoice{"wide": {Kind: tidemill.Adagrad}}
+		}), []Item{gone("optimizer of table wide state"), yes("optimizer of table embeddings", "")}},
 		{"FTRL's schedule", only(func(s *tidemill.Spec) { s.Optimizer.Sparse.Schedule = &tidemill.Schedule{Kind: "warmup", Warmup: 5} }), nil},
 		{"optimizers", only(func(s *tidemill.Spec) {
 			s.Optimizer.Sparse, s.Optimizer.Dense = tidemill.OptimizerChoice{Kind: tidemill.Adagrad}, tidemill.OptimizerChoice{Kind: tidemill.SGD}

@@ -3,6 +3,7 @@ package carry
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/tidemill/tidemill/internal/engine"
 	"github.com/tidemill/tidemill/internal/model"
@@ -12,6 +13,7 @@ import (
 // layoutTensors decides on dense tensors.
 func (p *Plan) layoutTensors() {
 	was, now := inputRows(p.from), inputRows(p.to)
+	wasColumns, nowColumns := inputColumns(p.from), inputColumns(p.to)
 	for i, t := range p.to.Layout.Tensors {
 		what := "tensor " + t.Name
 		k := slices.IndexFunc(p.from.Layout.Tensors, func(o snapshot.TensorLayout) bool { return o.Name == t.Name })
@@ -33,6 +35,10 @@ func (p *Plan) layoutTensors() {
 				move.rows = append(move.rows, row)
 			}
 			p.add(Carried, what, "row by row: %d carried, %d initialised, %d gone with their features", len(now[i])-fresh, fresh, len(was[k])-(len(now[i])-fresh))
+		case wasColumns[k] != nowColumns[i]:
+			p.lose(what, "its columns belong to the inputs, which are others now")
+			p.add(Initialised, what, "for the inputs as they are")
+			move.from = -1
 		case !slices.Equal(t.Shape, p.from.Layout.Tensors[k].Shape):
 			p.lose(what, "its shape was %v and is %v", p.from.Layout.Tensors[k].Shape, t.Shape)
 			p.add(Initialised, what, "in its new shape")
@@ -74,14 +80,62 @@ func inputRows(m *model.Model) [][]string {
 		set(plan.FM.Dense, dense)
 		set(plan.FM.DenseFactors, dense)
 	}
-	if d := plan.Deep; d != nil {
-		var rows []string
-		for _, f := range d.Fields {
-			for k := range d.Dim {
-				rows = append(rows, fmt.Sprintf("field %s %d", shape.FieldNames[f], k))
+	if x := plan.Interaction; x != nil {
+		var vectors, rows []string
+		if len(x.Bottom) > 0 {
+			set(x.Bottom[0].Weight, dense)
+			vectors = append(vectors, "numbers")
+			for k := range x.Dim {
+				rows = append(rows, fmt.Sprintf("numbers %d", k))
 			}
 		}
-		set(d.Layers[0].Weight, append(rows, dense...))
+		for _, f := range x.Fields {
+			vectors = append(vectors, "field "+shape.FieldNames[f])
+		}
+		for b := range vectors {
+			for a := range b {
+				// Whichever comes first, the product is the same.
+				rows = append(rows, fmt.Sprintf("%s times %s", min(vectors[a], vectors[b]), max(vectors[a], vectors[b])))
+			}
+		}
+		set(plan.Deep.Layers[0].Weight, rows)
+	} else if d := plan.Deep; d != nil {
+		rows := deepInputs(d, shape, dense)
+		set(d.Layers[0].Weight, rows)
+		if plan.Cross != nil {
+			set(plan.Cross.Head, rows)
+		}
+	}
+	return out
+}
+
+// deepInputs names the inputs of a perceptron over embeddings and numbers.
+func deepInputs(d *engine.Deep, shape engine.Shape, dense []string) []string {
+	var rows []string
+	for _, f := range d.Fields {
+		for k := range d.Dim {
+			rows = append(rows, fmt.Sprintf("field %s %d", shape.FieldNames[f], k))
+		}
+	}
+	return append(rows, dense...)
+}
+
+// inputColumns names, for each tensor whose columns belong to inputs, all of these; "" for
+// other tensors. Such a tensor is carried whole or not at all.
+func inputColumns(m *model.Model) []string {
+	out := make([]string, len(m.Layout.Tensors))
+	shape := m.Plan.Shape()
+	plan, err := engine.NewPlan(m.Spec, shape)
+	if err != nil || plan.Cross == nil {
+		return out
+	}
+	inputs := strings.Join(deepInputs(plan.Deep, shape, m.Plan.DenseNames()), "\n")
+	for _, l := range plan.Cross.Layers {
+		for _, tensor := range []int{l.Weight, l.Left, l.Right, l.Bias} {
+			if tensor >= 0 {
+				out[tensor] = inputs
+			}
+		}
 	}
 	return out
 }

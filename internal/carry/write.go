@@ -110,12 +110,11 @@ func (c *converter) Rows(shard, table int, ids []uint64, rows []float32) error {
 	if to < 0 {
 		return nil
 	}
-	old, now := c.p.from.Layout.Tables[table], c.p.to.Layout.Tables[to]
-	width := old.Width()
+	width := c.p.from.Layout.Tables[table].Width()
 	for i, id := range ids {
 		s := shard
 		if c.was != c.v {
-			if id == math.MaxUint64-uint64(shard) && old.MaxRows > 0 {
+			if id == math.MaxUint64-uint64(shard) && c.p.from.Layout.Tables[table].MaxRows > 0 {
 				continue // the row that ids of the full shard shared
 			}
 			s = tidemill.ShardOf(id, c.v)
@@ -125,22 +124,24 @@ func (c *converter) Rows(shard, table int, ids []uint64, rows []float32) error {
 		}
 		out := &c.shards[s-c.lo]
 		out.ids[to] = append(out.ids[to], id)
-		out.rows[to] = append(out.rows[to], c.convert(old, now, rows[i*width:(i+1)*width])...)
+		out.rows[to] = append(out.rows[to], c.convert(table, rows[i*width:(i+1)*width])...)
 	}
 	return nil
 }
 
 // convert returns a row in its new layout, in memory that the next call uses again.
-func (c *converter) convert(old, now snapshot.TableLayout, row []float32) []float32 {
+func (c *converter) convert(table int, row []float32) []float32 {
+	to := c.p.tables[table]
+	old, now := c.p.from.Layout.Tables[table], c.p.to.Layout.Tables[to]
 	width := now.Width()
 	c.row = slices.Grow(c.row[:0], width)[:width]
 	out := c.row
 	w := now.Weight(out)
 	copy(w, old.Weight(row))
-	if c.p.keepSparse {
+	if c.p.keepSparse[table] {
 		copy(now.StateOf(out), old.StateOf(row))
 	} else {
-		c.p.to.Sparse.Init(now.StateOf(out), w)
+		c.p.to.Sparse[to].Init(now.StateOf(out), w)
 	}
 	if !now.Average {
 		return out

@@ -263,7 +263,7 @@ func TestWriteOptimizers(t *testing.T) {
 				for id, row := range was.rows[l.Name] {
 					got := is.rows[l.Name][id]
 					want := make([]float32, l.State)
-					now.Sparse.Init(want, o.Weight(row))
+					now.Sparse[i].Init(want, o.Weight(row))
 					if !sameBits(l.Weight(got), o.Weight(row)) || !sameBits(l.StateOf(got), want) || !sameBits(l.AverageOf(got), o.AverageOf(row)) || l.At(got) != o.At(row) {
 						t.Fatalf("table %s, id %d: %v of %v", l.Name, id, got, row)
 					}
@@ -273,7 +273,7 @@ func TestWriteOptimizers(t *testing.T) {
 						for k := range g {
 							g[k] = 1e-12
 						}
-						now.Sparse.Apply(w, slices.Clone(l.StateOf(got)), g, 1)
+						now.Sparse[i].Apply(w, slices.Clone(l.StateOf(got)), g, 1)
 						for k := range w {
 							if d := math.Abs(float64(w[k] - l.Weight(got)[k])); d > 1e-5*math.Abs(float64(w[k])) {
 								t.Fatalf("weight %v becomes %v by itself", l.Weight(got)[k], w[k])

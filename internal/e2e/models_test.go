@@ -75,6 +75,10 @@ func TestModelsLearn(t *testing.T) {
 		{"mlp", "", "label: {column: match, positive: 1}\narchitecture: {kind: mlp, dim: 4, hidden: [16], init_scale: 0.3}\n" + adam, 0.6},
 		{"wide_deep", cross, "label: {column: match, positive: 1}\narchitecture: {kind: wide_deep, dim: 4, hidden: [16]}\n" + adagrad, 0.5},
 		{"deepfm", "", "label: {column: match, positive: 1}\narchitecture: {kind: deepfm, dim: 4, hidden: [16], init_scale: 0.1}\n" + adagrad, 0.5},
+		{"dlrm", "", "label: {column: match, positive: 1}\narchitecture: {kind: dlrm, dim: 4, bottom: [8], hidden: [16], init_scale: 0.3}\n" + adam, 0.6},
+		{"dcn", "", "label: {column: match, positive: 1}\narchitecture: {kind: dcn, dim: 4, hidden: [16], cross_layers: 2, rank: 4, init_scale: 0.3}\n" + adam, 0.6},
+		{"regularised", cross, "label: {column: match, positive: 1}\narchitecture: {kind: wide_deep, dim: 4, hidden: [16], layer_norm: true, dropout: 0.1}\n" +
+			"optimizer: {sparse: {adagrad: {lr: 0.2}}, dense: {adagrad: {lr: 0.1}}, tables: {wide: {ftrl: {alpha: 0.5}}}, clip_norm: 1, average: {decay: 0.99}}", 0.5},
 		{"deep_softmax", "", "label: {column: kind, type: multiclass, classes: [red, green, blue]}\narchitecture: {kind: mlp, dim: 4, hidden: [16], init_scale: 0.3}\n" + adam, 0.6},
 	}
 	csv := modelData(seed, modelRows)

@@ -26,6 +26,14 @@ type Inputs struct {
 	Offsets []int32   // len N*Fields+1
 	Labels  []float32 // [N]: 0/1, a number, or a class index; empty when predicting
 	Weights []float32 // [N]: example weights; empty means all 1
+	// Keys [N] are what the random numbers of each example are functions of: its place in the
+	// stream (Key). Only a Step of a model with dropout looks at them.
+	Keys []uint64
+}
+
+// Key is the key of the example at an offset of a partition.
+func Key(seed uint64, partition int, offset int64) uint64 {
+	return tidemill.Mix(tidemill.Mix(seed+uint64(partition)) + uint64(offset))
 }
 
 // Reset empties in, keeping its buffers.
@@ -33,7 +41,7 @@ func (in *Inputs) Reset(fields, width int) {
 	in.N, in.Fields, in.Width = 0, fields, width
 	in.Dense, in.IDs, in.Values = in.Dense[:0], in.IDs[:0], in.Values[:0]
 	in.Offsets = append(in.Offsets[:0], 0)
-	in.Labels, in.Weights = in.Labels[:0], in.Weights[:0]
+	in.Labels, in.Weights, in.Keys = in.Labels[:0], in.Weights[:0], in.Keys[:0]
 }
 
 // Lookup is one table's view of a batch: the distinct ids it needs and where each occurrence
@@ -58,7 +66,7 @@ type Result struct {
 	Losses []float32
 	// RowGrads[t] is laid out as Params.Rows[t]; DenseGrads[k] as Params.Dense[k]. Both are of
 	// Σ weightᵢ·lossᵢ / N, summed in example order, so they do not depend on anything but the
-	// batch.
+	// batch. With dropout, that loss is of the units kept; Predictions and Losses are of all.
 	RowGrads   [][]float32
 	DenseGrads [][]float32
 }
@@ -84,6 +92,9 @@ type Model interface {
 type Stepper interface {
 	// Predict writes [in.N × Outputs] predictions to dst.
 	Predict(dst []float32, in *Inputs, look []Lookup, p *Params)
+	// Evaluate computes predictions and losses, the bits that Step would, and leaves the
+	// gradients of the result as they were. Labels must be set.
+	Evaluate(in *Inputs, look []Lookup, p *Params) *Result
 	// Step computes predictions, losses and gradients. Labels must be set. The result is
 	// valid until the next call.
 	Step(in *Inputs, look []Lookup, p *Params) *Result

@@ -28,7 +28,20 @@ const (
 //	      z[c] += ½ Σ_f ((Σⱼ xⱼ·v[c,f])² - Σⱼ (xⱼ·v[c,f])²), which is Σ_{i<j} <vᵢ,vⱼ>·xᵢ·xⱼ
 //	      (Rendle, ICDM 2010); an id that occurs twice counts as two features
 //	Deep  h₀ = for each field the sum of xⱼ·embedding, then d;  hₗ₊₁ = relu(hₗ·Wₗ + bₗ);
-//	      z += h_last·head
+//	      z += h_last·head. With layer norm, relu is taken of gain·n(hₗ·Wₗ + bₗ) + shift, n
+//	      bringing each example's layer to mean 0 and variance 1 (Ba et al., 2016). In training
+//	      with dropout, a share of each hₗ₊₁ is 0 and the rest divided by what is left (Srivastava
+//	      et al., JMLR 2014); see Keep.
+//
+// The deep part's input h₀ is another one in
+//
+//	DLRM  with v₀ = bottom layers of d, and vᵢ each field's Σⱼ xⱼ·embedding: h₀ = v₀, then
+//	      <vᵢ,vⱼ> for i < j in order of j, then i (Naumov et al., 2019)
+//
+// and beside the deep part, on the same input, there is in
+//
+//	DCN   x₀ = h₀;  xₗ₊₁ = x₀ ⊙ (xₗ·Wₗ + bₗ) + xₗ;  z += x_last·cross_head, Wₗ being full or
+//	      Uₗ·Vₗ of a low rank (Wang et al., WWW 2021)
 //
 // A Plan is immutable.
 type Plan struct {
@@ -46,6 +59,9 @@ type Plan struct {
 	Wide *Wide // nil: no linear part, or it is FM's
 	FM   *FM
 	Deep *Deep
+
+	Interaction *Interaction // DLRM: makes Deep's input
+	Cross       *Cross       // DCN
 }
 
 // Wide is the linear part. Table and tensor are indexes into the plan, -1 where the features
@@ -70,26 +86,65 @@ type Deep struct {
 	Fields []int // the fields that are embedded, ascending
 	Skip   int   // position of the embedding in a row
 	Dim    int   // length of the embedding
-	In     int   // len(Fields)·Dim + Width
+	In     int   // len(Fields)·Dim + Width, or Interaction.Out
 	Layers []Layer
 	Head   int // tensor [Layers[last].Out × K]
+	// Dropout is the share of each layer's outputs that is 0 in training.
+	Dropout float32
 }
 
 // Layer is one hidden layer.
 type Layer struct {
 	In, Out      int
 	Weight, Bias int // tensors [In × Out] and [Out]
+	Gain, Shift  int // tensors [Out] of layer norm, -1 without
+}
+
+// NormEpsilon is added to the variance that layer norm divides by.
+const NormEpsilon = 1e-5
+
+// Interaction is DLRM's. Deep then has neither table nor fields.
+type Interaction struct {
+	Table  int   // -1 without fields
+	Fields []int // all
+	Dim    int
+	Bottom []Layer // over the dense numbers, the last one Dim wide; empty without numbers
+	// Vectors is their number: one for each field, and one for the bottom layers.
+	Vectors int
+	Out     int // Dim with bottom layers, and Vectors·(Vectors-1)/2
+}
+
+// Cross is DCN's, on Deep's input.
+type Cross struct {
+	Layers []CrossLayer
+	Head   int // tensor [In × K]
+}
+
+// CrossLayer is one cross layer, with one weight or, of a low rank, two.
+type CrossLayer struct {
+	Rank        int // 0: full
+	Weight      int // tensor [In × In], -1 of a low rank
+	Left, Right int // tensors [In × Rank] and [Rank × In], -1 of full rank
+	Bias        int // tensor [In]
+}
+
+// Keep says whether dropout keeps a unit of a layer for the example with a key: a function of
+// its arguments alone, so that the same example has the same units wherever it is trained.
+func Keep(key uint64, layer, unit int, rate float32) bool {
+	u := tidemill.Mix(key ^ tidemill.Mix(uint64(layer+1)<<32|uint64(unit)))
+	return float32(u>>40)/(1<<24) >= rate
 }
 
 // Defaults and limits of an architecture.
 const (
-	defaultDim        = 8
-	defaultInitScale  = 0.01
-	defaultHuberDelta = 1
-	maxDim            = 1 << 12
-	maxHidden         = 1 << 16
-	maxLayers         = 32
-	maxTensor         = 1 << 28 // values; 1 GiB
+	defaultDim         = 8
+	defaultInitScale   = 0.01
+	defaultHuberDelta  = 1
+	defaultCrossLayers = 3
+	maxDim             = 1 << 12
+	maxHidden          = 1 << 16
+	maxLayers          = 32
+	maxTensor          = 1 << 28 // values; 1 GiB
 )
 
 // NewPlan lays the parameters of s out for features of the given shape. A spec that makes no
@@ -104,6 +159,11 @@ const (
 //	wide_deep                  wide K over all fields, embeddings k over those that are no
 //	                           cross; dense, and mlp's tensors
 //	deepfm                     fm's, the factors being mlp's embeddings; mlp's tensors
+//	dlrm                       embeddings k; bottom1 [Width,b₁], bottom1_bias, …, and mlp's tensors
+//	dcn                        mlp's; cross1 [In,In] or cross1_left [In,r] and cross1_right
+//	                           [r,In], cross1_bias [In], …, cross_head [In,K]
+//
+// With layer norm, each hidden layer also has hidden1_gain and hidden1_shift [h₁].
 //
 // and "bias" [K] for all of them.
 func NewPlan(s *tidemill.Spec, shape Shape) (*Plan, error) {
@@ -114,7 +174,7 @@ func NewPlan(s *tidemill.Spec, shape Shape) (*Plan, error) {
 			"", shape.Fields, shape.Width, len(shape.IsCross))
 	}
 	kinds := []string{tidemill.Linear, tidemill.Logistic, tidemill.Softmax, tidemill.FM, tidemill.MLP,
-		tidemill.WideDeep, tidemill.DeepFM}
+		tidemill.WideDeep, tidemill.DeepFM, tidemill.DLRM, tidemill.DCN}
 	if !slices.Contains(kinds, a.Kind) {
 		return nil, unknown("architecture kind", a.Kind, kinds)
 	}
@@ -133,7 +193,10 @@ func NewPlan(s *tidemill.Spec, shape Shape) (*Plan, error) {
 	if !(scale > 0 && scale <= 1e3) {
 		return nil, tidemill.Invalid("architecture.init_scale is %v", "give a positive number, such as 0.01", a.InitScale)
 	}
-	b := builder{Plan: p, maxRows: s.Train.MaxRows, scale: float32(scale)}
+	if !(a.Dropout >= 0 && a.Dropout < 1) {
+		return nil, tidemill.Invalid("architecture.dropout is %v", "give a share below 1, such as 0.1", a.Dropout)
+	}
+	b := builder{Plan: p, maxRows: s.Train.MaxRows, scale: float32(scale), norm: a.LayerNorm, dropout: float32(a.Dropout)}
 	switch a.Kind {
 	case tidemill.Linear, tidemill.Logistic, tidemill.Softmax:
 		b.wide("weights")
@@ -151,6 +214,12 @@ func NewPlan(s *tidemill.Spec, shape Shape) (*Plan, error) {
 			d.Fields = append(d.Fields, f)
 		}
 		err = b.deep(d, hidden)
+	case tidemill.DLRM:
+		err = b.dlrm(dim, a.Bottom, hidden)
+	case tidemill.DCN:
+		if err = b.deep(b.embeddings(dim, all), hidden); err == nil {
+			err = b.cross(a.CrossLayers, a.Rank)
+		}
 	}
 	if err != nil {
 		return nil, err
@@ -226,15 +295,20 @@ func sizes(a tidemill.Architecture) (dim int, hidden []int, err error) {
 	if hidden = slices.Clone(a.Hidden); len(hidden) == 0 {
 		hidden = []int{64, 32}
 	}
-	if len(hidden) > maxLayers {
-		return 0, nil, tidemill.Invalid("architecture.hidden has %d layers", fmt.Sprintf("give at most %d", maxLayers), len(hidden))
+	return dim, hidden, widths("hidden", hidden)
+}
+
+// widths checks a list of layers.
+func widths(key string, layers []int) error {
+	if len(layers) > maxLayers {
+		return tidemill.Invalid("architecture.%s has %d layers", fmt.Sprintf("give at most %d", maxLayers), key, len(layers))
 	}
-	for _, h := range hidden {
+	for _, h := range layers {
 		if h < 1 || h > maxHidden {
-			return 0, nil, tidemill.Invalid("architecture.hidden has a layer of %d units", fmt.Sprintf("give 1 to %d", maxHidden), h)
+			return tidemill.Invalid("architecture.%s has a layer of %d units", fmt.Sprintf("give 1 to %d", maxHidden), key, h)
 		}
 	}
-	return dim, hidden, nil
+	return nil
 }
 
 func unknown(what, name string, known []string) error {
@@ -250,6 +324,8 @@ type builder struct {
 	*Plan
 	maxRows int64
 	scale   float32 // of factors and embeddings
+	norm    bool    // layer norm in hidden layers
+	dropout float32
 }
 
 // table adds a table over the chosen fields, or returns -1 when there are none.
@@ -313,24 +389,98 @@ func (b *builder) embeddings(dim int, uses func(f int) bool) *Deep {
 // deep adds the layers over d's embeddings: normal initial weights with variance 2/In for
 // the rectified layers (He et al., ICCV 2015) and 1/In for the head, biases of zero.
 func (b *builder) deep(d *Deep, hidden []int) error {
-	d.In = len(d.Fields)*d.Dim + b.Shape.Width
+	if b.Interaction == nil {
+		d.In = len(d.Fields)*d.Dim + b.Shape.Width
+	}
 	if d.In == 0 {
 		return tidemill.Invalid("architecture kind %s has no input for its hidden layers",
 			"add a feature that is not a cross", b.Kind)
 	}
-	in := d.In
-	for i, out := range hidden {
-		name := fmt.Sprintf("hidden%d", i+1)
-		he := tidemill.Init{Kind: tidemill.InitNormal, Scale: float32(math.Sqrt(2 / float64(in)))}
-		d.Layers = append(d.Layers, Layer{
-			In: in, Out: out,
-			Weight: b.tensor(name, he, in, out),
-			Bias:   b.tensor(name+"_bias", tidemill.Init{}, out),
-		})
-		in = out
-	}
+	d.Layers, d.Dropout = b.layers("hidden", d.In, hidden, b.norm), b.dropout
+	in := hidden[len(hidden)-1]
 	last := tidemill.Init{Kind: tidemill.InitNormal, Scale: float32(math.Sqrt(1 / float64(in)))}
 	d.Head = b.tensor("head", last, in, b.Outputs)
 	b.Deep = d
+	return nil
+}
+
+// layers adds a stack of rectified layers.
+func (b *builder) layers(name string, in int, widths []int, norm bool) []Layer {
+	var layers []Layer
+	for i, out := range widths {
+		name := fmt.Sprintf("%s%d", name, i+1)
+		he := tidemill.Init{Kind: tidemill.InitNormal, Scale: float32(math.Sqrt(2 / float64(in)))}
+		l := Layer{
+			In: in, Out: out,
+			Weight: b.tensor(name, he, in, out),
+			Bias:   b.tensor(name+"_bias", tidemill.Init{}, out),
+			Gain:   -1, Shift: -1,
+		}
+		if norm {
+			l.Gain = b.tensor(name+"_gain", tidemill.Init{Kind: tidemill.InitConstant, Scale: 1}, out)
+			l.Shift = b.tensor(name+"_shift", tidemill.Init{}, out)
+		}
+		layers = append(layers, l)
+		in = out
+	}
+	return layers
+}
+
+// dlrm adds DLRM's bottom layers and its deep part over the interactions.
+func (b *builder) dlrm(dim int, bottom, hidden []int) error {
+	x := &Interaction{Dim: dim}
+	for f := range b.Shape.Fields {
+		x.Fields = append(x.Fields, f)
+	}
+	x.Table = b.table("embeddings", dim, tidemill.Init{Kind: tidemill.InitNormal, Scale: b.scale}, all)
+	x.Vectors = len(x.Fields)
+	if b.Shape.Width > 0 {
+		if len(bottom) == 0 {
+			bottom = []int{64}
+		}
+		if err := widths("bottom", bottom); err != nil {
+			return err
+		}
+		x.Bottom = b.layers("bottom", b.Shape.Width, append(slices.Clone(bottom), dim), false)
+		x.Vectors++
+		x.Out = dim
+	}
+	x.Out += x.Vectors * (x.Vectors - 1) / 2
+	if x.Out == 0 {
+		return tidemill.Invalid("architecture kind dlrm has nothing to cross", "add a second feature")
+	}
+	b.Interaction = x
+	return b.deep(&Deep{Table: -1, In: x.Out}, hidden)
+}
+
+// cross adds DCN's cross layers on the deep part's input.
+func (b *builder) cross(layers, rank int) error {
+	if layers == 0 {
+		layers = defaultCrossLayers
+	}
+	in := b.Deep.In
+	switch {
+	case layers < 1 || layers > maxLayers:
+		return tidemill.Invalid("architecture.cross_layers is %d", fmt.Sprintf("give 1 to %d", maxLayers), layers)
+	case rank < 0 || rank > maxDim:
+		return tidemill.Invalid("architecture.rank is %d", fmt.Sprintf("give 0 to %d", maxDim), rank)
+	}
+	scale := func(n int) tidemill.Init {
+		return tidemill.Init{Kind: tidemill.InitNormal, Scale: float32(math.Sqrt(1 / float64(n)))}
+	}
+	b.Cross = &Cross{}
+	for i := range layers {
+		name := fmt.Sprintf("cross%d", i+1)
+		l := CrossLayer{Rank: rank, Weight: -1, Left: -1, Right: -1}
+		if rank == 0 {
+			l.Weight = b.tensor(name, scale(in), in, in)
+		} else {
+			l.Left = b.tensor(name+"_left", scale(in), in, rank)
+			l.Right = b.tensor(name+"_right", scale(rank), rank, in)
+		}
+		l.Bias = b.tensor(name+"_bias", tidemill.Init{}, in)
+		b.Cross.Layers = append(b.Cross.Layers, l)
+	}
+	b.Cross.Head = b.tensor("cross_head", scale(in), in, b.Outputs)
 	return nil
 }

@@ -27,8 +27,23 @@ type Model struct {
 	Plan   *feature.Plan
 	Engine engine.Model
 	Layout snapshot.Layout
-	Sparse optim.Rule
-	Dense  optim.Rule
+	// Sparse holds the rule and the schedule of each table; Dense those of all tensors.
+	Sparse []Optimizer
+	Dense  Optimizer
+}
+
+// Optimizer is a rule with the schedule of its rate.
+type Optimizer struct {
+	optim.Rule
+	Schedule *tidemill.Schedule
+}
+
+func optimizer(path string, c tidemill.OptimizerChoice) (Optimizer, error) {
+	r, err := optim.New(c)
+	if err != nil {
+		return Optimizer{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return Optimizer{r, c.Schedule}, nil
 }
 
 // Compile compiles spec for rows of schema. It returns ErrInvalid errors for a spec that does
@@ -43,16 +58,27 @@ func Compile(spec *tidemill.Spec, schema *arrow.Schema) (*Model, error) {
 		return nil, err
 	}
 	m := &Model{Spec: spec, Schema: schema, Plan: plan, Engine: eng}
-	if m.Sparse, err = optim.New(spec.Optimizer.Sparse); err != nil {
-		return nil, fmt.Errorf("optimizer.sparse: %w", err)
-	}
-	if m.Dense, err = optim.New(spec.Optimizer.Dense); err != nil {
-		return nil, fmt.Errorf("optimizer.dense: %w", err)
+	if m.Dense, err = optimizer("optimizer.dense", spec.Optimizer.Dense); err != nil {
+		return nil, err
 	}
 	average := spec.Optimizer.Average != nil
+	named := 0
 	for _, t := range eng.Tables() {
+		choice, path := spec.Optimizer.Sparse, "optimizer.sparse"
+		if own, ok := spec.Optimizer.Tables[t.Name]; ok {
+			choice, path = own, "optimizer.tables."+t.Name
+			named++
+		}
+		rule, err := optimizer(path, choice)
+		if err != nil {
+			return nil, err
+		}
 		t.MaxRows = spec.Train.MaxRows
-		m.Layout.Tables = append(m.Layout.Tables, snapshot.TableLayout{TableSpec: t, State: m.Sparse.StateLen(t.Dim), Average: average})
+		m.Sparse = append(m.Sparse, rule)
+		m.Layout.Tables = append(m.Layout.Tables, snapshot.TableLayout{TableSpec: t, State: rule.StateLen(t.Dim), Average: average})
+	}
+	if named < len(spec.Optimizer.Tables) {
+		return nil, tidemill.Invalid("optimizer.tables names a table that the model does not have", "it has those that inspect shows")
 	}
 	for _, t := range eng.Tensors() {
 		m.Layout.Tensors = append(m.Layout.Tensors, snapshot.TensorLayout{TensorSpec: t, Average: average})

@@ -64,7 +64,7 @@ func (s *Scorer) Losses(dst []float32, rows arrow.RecordBatch) ([]float32, error
 	if s.in.N == 0 {
 		return dst, nil
 	}
-	return append(dst, s.step.Step(&s.in, s.look, &s.params).Losses...), nil
+	return append(dst, s.step.Evaluate(&s.in, s.look, &s.params).Losses...), nil
 }
 
 // PriorLosses appends the loss that predicting the constant prior [Outputs] would have on

@@ -2,6 +2,7 @@ package spec
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"regexp"
 	"slices"
@@ -24,8 +25,11 @@ const (
 )
 
 var (
-	losses     = []string{lossLogistic, lossSquared, lossHuber, lossSoftmax}
-	kinds      = []string{tidemill.Linear, tidemill.Logistic, tidemill.Softmax, tidemill.FM, tidemill.MLP, tidemill.WideDeep, tidemill.DeepFM}
+	losses = []string{lossLogistic, lossSquared, lossHuber, lossSoftmax}
+	kinds  = []string{tidemill.Linear, tidemill.Logistic, tidemill.Softmax, tidemill.FM, tidemill.MLP, tidemill.WideDeep, tidemill.DeepFM,
+		tidemill.DLRM, tidemill.DCN}
+	// Names of tables of all kinds.
+	tables     = []string{"weights", "factors", "embeddings", "wide"}
 	modelNames = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,128}$`)
 )
 
@@ -60,6 +64,16 @@ func check(s *tidemill.Spec, schema *arrow.Schema) []problem {
 	c.architecture()
 	c.optimizer("optimizer.sparse", &s.Optimizer.Sparse)
 	c.optimizer("optimizer.dense", &s.Optimizer.Dense)
+	for _, table := range slices.Sorted(maps.Keys(s.Optimizer.Tables)) {
+		o, path := s.Optimizer.Tables[table], "optimizer.tables."+table
+		if has := tablesOf(s.Architecture.Kind); has != nil && !slices.Contains(has, table) {
+			c.add(path, "it has "+strings.Join(has, " and "), "kind %s has no table %s", s.Architecture.Kind, table)
+		}
+		c.optimizer(path, &o)
+	}
+	if n := s.Optimizer.ClipNorm; !(n >= 0 && n <= 1e12) {
+		c.add("optimizer.clip_norm", "give a positive number such as 10, or leave it out", "clip_norm must not be %v", n)
+	}
 	if a := s.Optimizer.Average; a != nil && !(a.Decay > 0 && a.Decay < 1) {
 		c.add("optimizer.average.decay", "write a number such as 0.999", "decay must lie between 0 and 1, not %v", a.Decay)
 	}
@@ -133,7 +147,7 @@ func (c *checker) architecture() {
 	switch {
 	case a.Kind == "":
 		c.add("architecture.kind", "add architecture: {kind: logistic}; kinds are "+strings.Join(kinds, ", "), "the spec names no architecture")
-	case slices.Contains([]string{"dlrm", "dcn", "graph"}, a.Kind):
+	case slices.Contains([]string{"graph"}, a.Kind):
 		c.add("architecture.kind", "use one of "+strings.Join(kinds, ", "), "architecture %s is not supported by this build", a.Kind)
 	case !slices.Contains(kinds, a.Kind):
 		c.add("architecture.kind", suggest(a.Kind, kinds), "unknown architecture %q", a.Kind)
@@ -184,20 +198,71 @@ func (c *checker) sizes() {
 			c.add("architecture.init_scale", "give a small number such as 0.01", "init_scale must be above 0 and at most 1000, not %v", a.InitScale)
 		}
 	}
+	c.parts()
 	if !deep(a.Kind) {
 		if a.Hidden != nil {
 			c.add("architecture.hidden", "leave it out", "hidden has no meaning for kind %s", a.Kind)
 		}
 		return
 	}
-	if len(a.Hidden) == 0 || len(a.Hidden) > 32 {
-		c.add("architecture.hidden", "list the width of each layer, e.g. [64, 32]", "hidden needs 1 to 32 layers, not %d", len(a.Hidden))
+	c.layers("hidden", a.Hidden)
+}
+
+// layers checks a list of layers' widths.
+func (c *checker) layers(key string, widths []int) {
+	if len(widths) == 0 || len(widths) > 32 {
+		c.add("architecture."+key, "list the width of each layer, e.g. [64, 32]", "%s needs 1 to 32 layers, not %d", key, len(widths))
 	}
-	for i, h := range a.Hidden {
+	for i, h := range widths {
 		if h < 1 || h > 1<<16 {
-			c.add(fmt.Sprintf("architecture.hidden[%d]", i), "", "a hidden layer must have 1 to %d units, not %d", 1<<16, h)
+			c.add(fmt.Sprintf("architecture.%s[%d]", key, i), "", "a %s layer must have 1 to %d units, not %d", key, 1<<16, h)
 		}
 	}
+}
+
+// parts checks what only some deep kinds have.
+func (c *checker) parts() {
+	a := &c.s.Architecture
+	for _, p := range []struct {
+		key  string
+		set  bool
+		kind string // the only one that has it; empty: every deep kind
+	}{
+		{"bottom", a.Bottom != nil, tidemill.DLRM},
+		{"cross_layers", a.CrossLayers != 0, tidemill.DCN},
+		{"rank", a.Rank != 0, tidemill.DCN},
+		{"layer_norm", a.LayerNorm, ""},
+		{"dropout", a.Dropout != 0, ""},
+	} {
+		if p.set && (p.kind != "" && a.Kind != p.kind || p.kind == "" && !deep(a.Kind)) {
+			c.add("architecture."+p.key, "leave it out", "%s has no meaning for kind %s", p.key, a.Kind)
+		}
+	}
+	if a.Kind == tidemill.DLRM {
+		c.layers("bottom", a.Bottom)
+	}
+	if a.Kind == tidemill.DCN {
+		c.between("architecture.cross_layers", a.CrossLayers, 1, 32)
+		c.between("architecture.rank", a.Rank, 0, 4096)
+	}
+	if !(a.Dropout >= 0 && a.Dropout < 1) {
+		c.add("architecture.dropout", "give a share such as 0.1", "dropout must be at least 0 and below 1, not %v", a.Dropout)
+	}
+}
+
+// tablesOf lists the tables of a kind, nil for one that is not known.
+func tablesOf(kind string) []string {
+	switch kind {
+	case tidemill.Linear, tidemill.Logistic, tidemill.Softmax:
+		return []string{"weights"}
+	case tidemill.FM, tidemill.DeepFM:
+		return []string{"factors"}
+	case tidemill.MLP, tidemill.DLRM, tidemill.DCN:
+		return []string{"embeddings"}
+	case tidemill.WideDeep:
+		return []string{"wide", "embeddings"}
+	}
+	return nil
 }
 
 // optimizerKeys lists the parameters of each optimizer.

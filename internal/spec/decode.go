@@ -29,6 +29,7 @@ var (
 	typeInterval  = reflect.TypeFor[tidemill.Interval]()
 	typeBudget    = reflect.TypeFor[tidemill.BadBudget]()
 	typeOptimizer = reflect.TypeFor[tidemill.OptimizerChoice]()
+	typeTables    = reflect.TypeFor[map[string]tidemill.OptimizerChoice]()
 	typeGate      = reflect.TypeFor[tidemill.GateSpec]()
 )
 
@@ -139,6 +140,8 @@ func (d *decoder) value(path string, n ast.Node, v reflect.Value) {
 		d.budget(path, n, v.Addr().Interface().(*tidemill.BadBudget))
 	case v.Type() == typeOptimizer:
 		d.optimizer(path, n, v.Addr().Interface().(*tidemill.OptimizerChoice))
+	case v.Type() == typeTables:
+		d.tables(path, n, v.Addr().Interface().(*map[string]tidemill.OptimizerChoice))
 	case v.Kind() == reflect.Struct:
 		d.mapping(path, n, v, nil)
 		if v.Type() == typeGate {
@@ -422,6 +425,25 @@ func (d *decoder) budget(path string, n ast.Node, v *tidemill.BadBudget) {
 		return
 	}
 	*v = b
+}
+
+// tables reads {TABLE: OPTIMIZER, …}.
+func (d *decoder) tables(path string, n ast.Node, v *map[string]tidemill.OptimizerChoice) {
+	pairs, ok := entries(n)
+	if !ok {
+		d.wrong(path, n, "a mapping", "write {wide: {ftrl: {alpha: 0.1}}}")
+		return
+	}
+	*v = map[string]tidemill.OptimizerChoice{}
+	d.pairs(path, pairs, tables, func(table, at string, n ast.Node) {
+		n, ok := d.resolve(at, n)
+		if !ok {
+			return
+		}
+		var c tidemill.OptimizerChoice
+		d.optimizer(at, n, &c)
+		(*v)[table] = c
+	})
 }
 
 // optimizer reads {KIND: {PARAMETERS}}, or KIND alone.

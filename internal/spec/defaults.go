@@ -61,7 +61,7 @@ func linear(kind string) bool {
 
 // deep reports whether kind has hidden layers.
 func deep(kind string) bool {
-	return kind == tidemill.MLP || kind == tidemill.WideDeep || kind == tidemill.DeepFM
+	return slices.Contains([]string{tidemill.MLP, tidemill.WideDeep, tidemill.DeepFM, tidemill.DLRM, tidemill.DCN}, kind)
 }
 
 func architecture(s *tidemill.Spec) {
@@ -86,6 +86,12 @@ func architecture(s *tidemill.Spec) {
 	or(&a.InitScale, 0.01)
 	if a.Hidden == nil && deep(a.Kind) {
 		a.Hidden = []int{64, 32}
+	}
+	if a.Bottom == nil && a.Kind == tidemill.DLRM {
+		a.Bottom = []int{64}
+	}
+	if a.Kind == tidemill.DCN {
+		or(&a.CrossLayers, 3)
 	}
 }
 
@@ -150,6 +156,7 @@ func zeros(d *Document) []problem {
 	refuse("serve.keep", s.Serve.Keep == 0, 2, "give 1 or more")
 	a := &s.Architecture
 	refuse("architecture.dim", a.Dim == 0, 8, "")
+	refuse("architecture.cross_layers", a.CrossLayers == 0 && a.Kind == tidemill.DCN, 3, "give 1 or more")
 	refuse("architecture.huber_delta", a.HuberDelta == 0, 1, "")
 	refuse("architecture.init_scale", a.InitScale == 0, 0.01, "")
 	for _, side := range []struct {

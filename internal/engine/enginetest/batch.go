@@ -61,6 +61,7 @@ func (x *subject) inputs(r *rand.Rand, n int) *engine.Inputs {
 			w = 2 * r.Float32()
 		}
 		in.Weights = append(in.Weights, w)
+		in.Keys = append(in.Keys, r.Uint64())
 	}
 	return in
 }
@@ -103,7 +104,7 @@ func (x *subject) part(b batch, lo, hi int) (batch, [][]int32) {
 	sub := &engine.Inputs{
 		N: hi - lo, Fields: fields, Width: width,
 		Dense: in.Dense[lo*width : hi*width], IDs: in.IDs[first:last], Values: in.Values[first:last],
-		Labels: in.Labels[lo:hi], Weights: in.Weights[lo:hi],
+		Labels: in.Labels[lo:hi], Weights: in.Weights[lo:hi], Keys: in.Keys[lo:hi],
 	}
 	for _, off := range in.Offsets[lo*fields : hi*fields+1] {
 		sub.Offsets = append(sub.Offsets, off-first)

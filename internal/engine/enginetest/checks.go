@@ -128,11 +128,15 @@ func (x *subject) split(t *testing.T, seed uint64) {
 	}
 }
 
-// predict checks that Predict gives Step's bits, without labels too.
+// predict checks that Predict and Evaluate give Step's bits, the one without labels too.
 func (x *subject) predict(t *testing.T) {
 	for _, n := range []int{1, 2, 33} {
 		b := x.batch(t, uint64(n), n)
-		want := x.step(nil, b).predictions
+		whole := x.step(nil, b)
+		want := whole.predictions
+		e := x.m.NewStepper().Evaluate(b.in, b.look, b.p)
+		same(t, "evaluated predictions", e.Predictions, want)
+		same(t, "evaluated losses", e.Losses, whole.losses)
 		in := *b.in
 		in.Labels, in.Weights = nil, nil
 		dst := make([]float32, len(want))

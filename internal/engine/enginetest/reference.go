@@ -1,6 +1,7 @@
 package enginetest
 
 import (
+	"fmt"
 	"math"
 
 	"github.com/tidemill/tidemill"
@@ -18,6 +19,8 @@ type reference struct {
 
 	tables  []tidemill.TableSpec
 	tensors []tidemill.TensorSpec
+
+	dropping bool
 }
 
 func (x *subject) reference(b batch) *reference {
@@ -77,14 +80,20 @@ func (r *reference) scores(i int) []float64 {
 		r.linear(z, i, "factors")
 		r.pairs(z, i)
 	case tidemill.MLP:
-		r.perceptron(z, i, "embeddings", 0, a.Dim, func(int) bool { return true })
+		r.perceptron(z, i, r.embedded(i, "embeddings", 0, a.Dim, func(int) bool { return true }))
 	case tidemill.WideDeep:
 		r.linear(z, i, "wide")
-		r.perceptron(z, i, "embeddings", 0, a.Dim, func(f int) bool { return !r.shape.IsCross[f] })
+		r.perceptron(z, i, r.embedded(i, "embeddings", 0, a.Dim, func(f int) bool { return !r.shape.IsCross[f] }))
 	case tidemill.DeepFM:
 		r.linear(z, i, "factors")
 		r.pairs(z, i)
-		r.perceptron(z, i, "factors", k, k*a.Dim, func(int) bool { return true })
+		r.perceptron(z, i, r.embedded(i, "factors", k, k*a.Dim, func(int) bool { return true }))
+	case tidemill.DLRM:
+		r.perceptron(z, i, r.interactions(i))
+	case tidemill.DCN:
+		x := r.embedded(i, "embeddings", 0, a.Dim, func(int) bool { return true })
+		r.perceptron(z, i, x)
+		r.crossed(z, x)
 	}
 	return z
 }
@@ -138,38 +147,130 @@ func (r *reference) pairs(z []float64, i int) {
 	}
 }
 
-func (r *reference) perceptron(z []float64, i int, table string, skip, dim int, uses func(f int) bool) {
+// sum returns Σⱼ xⱼ·r[skip:skip+dim] of a field.
+func (r *reference) sum(i, f int, table string, skip, dim int) []float64 {
+	sum := make([]float64, dim)
+	r.occurrences(i, f, func(j int32, x float64) {
+		for d := range sum {
+			sum[d] += x * r.row(table, j)[skip+d]
+		}
+	})
+	return sum
+}
+
+// numbers returns the dense numbers of example i.
+func (r *reference) numbers(i int) []float64 {
+	return widen(r.in.Dense[i*r.in.Width : (i+1)*r.in.Width])
+}
+
+// embedded returns the input of a perceptron over embeddings and numbers.
+func (r *reference) embedded(i int, table string, skip, dim int, uses func(f int) bool) []float64 {
 	var h []float64
 	for f := range r.in.Fields {
-		if !uses(f) {
-			continue
+		if uses(f) {
+			h = append(h, r.sum(i, f, table, skip, dim)...)
 		}
-		sum := make([]float64, dim)
-		r.occurrences(i, f, func(j int32, x float64) {
-			for d := range sum {
-				sum[d] += x * r.row(table, j)[skip+d]
+	}
+	return append(h, r.numbers(i)...)
+}
+
+// times returns h·W + b of the named tensors; an empty bias is none.
+func (r *reference) times(h []float64, weight, bias string) []float64 {
+	w := r.tensor(weight)
+	y := make([]float64, len(w)/len(h))
+	if bias != "" {
+		copy(y, r.tensor(bias))
+	}
+	for u := range y {
+		for l := range h {
+			y[u] += h[l] * w[l*len(y)+u]
+		}
+	}
+	return y
+}
+
+// interactions returns the input of DLRM's top layers.
+func (r *reference) interactions(i int) []float64 {
+	var vectors [][]float64
+	var h []float64
+	if r.in.Width > 0 {
+		v := r.numbers(i)
+		for n := range len(r.spec.Architecture.Bottom) + 1 {
+			name := fmt.Sprintf("bottom%d", n+1)
+			v = r.times(v, name, name+"_bias")
+			for u := range v {
+				v[u] = max(0, v[u])
 			}
-		})
-		h = append(h, sum...)
+		}
+		vectors, h = append(vectors, v), append(h, v...)
 	}
-	for w := range r.in.Width {
-		h = append(h, float64(r.in.Dense[i*r.in.Width+w]))
+	for f := range r.in.Fields {
+		vectors = append(vectors, r.sum(i, f, "embeddings", 0, r.spec.Architecture.Dim))
 	}
-	for _, name := range []string{"hidden1", "hidden2"} {
-		y := append([]float64{}, r.tensor(name+"_bias")...)
-		weights := r.tensor(name)
+	for b := range vectors {
+		for a := range b {
+			var dot float64
+			for d := range vectors[a] {
+				dot += vectors[a][d] * vectors[b][d]
+			}
+			h = append(h, dot)
+		}
+	}
+	return h
+}
+
+// crossed adds DCN's cross layers over x0.
+func (r *reference) crossed(z, x0 []float64) {
+	x := x0
+	for l := range r.spec.Architecture.CrossLayers {
+		name := fmt.Sprintf("cross%d", l+1)
+		var t []float64
+		if r.spec.Architecture.Rank == 0 {
+			t = r.times(x, name, name+"_bias")
+		} else {
+			t = r.times(r.times(x, name+"_left", ""), name+"_right", name+"_bias")
+		}
+		next := make([]float64, len(x))
+		for i := range next {
+			next[i] = x0[i]*t[i] + x[i]
+		}
+		x = next
+	}
+	for c, v := range r.times(x, "cross_head", "") {
+		z[c] += v
+	}
+}
+
+func (r *reference) perceptron(z []float64, i int, h []float64) {
+	a := &r.spec.Architecture
+	for layer := range a.Hidden {
+		name := fmt.Sprintf("hidden%d", layer+1)
+		y := r.times(h, name, name+"_bias")
+		if a.LayerNorm {
+			var mean, variance float64
+			for _, v := range y {
+				mean += v / float64(len(y))
+			}
+			for _, v := range y {
+				variance += (v - mean) * (v - mean) / float64(len(y))
+			}
+			for u, v := range y {
+				y[u] = r.tensor(name + "_gain")[u]*(v-mean)/math.Sqrt(variance+engine.NormEpsilon) + r.tensor(name + "_shift")[u]
+			}
+		}
 		for u := range y {
-			for l := range h {
-				y[u] += h[l] * weights[l*len(y)+u]
-			}
 			y[u] = max(0, y[u])
+			if r.dropping && a.Dropout > 0 {
+				if !engine.Keep(r.in.Keys[i], layer, u, float32(a.Dropout)) {
+					y[u] = 0
+				}
+				y[u] /= 1 - a.Dropout
+			}
 		}
 		h = y
 	}
-	for c := range z {
-		for l := range h {
-			z[c] += h[l] * r.tensor("head")[l*len(z)+c]
-		}
+	for c, v := range r.times(h, "head", "") {
+		z[c] += v
 	}
 }
 
@@ -202,8 +303,10 @@ func (r *reference) example(i int) (pred []float64, loss float64) {
 	}
 }
 
-// total returns Σ wᵢ·lossᵢ / N.
+// total returns Σ wᵢ·lossᵢ / N as it is in training.
 func (r *reference) total() float64 {
+	r.dropping = true
+	defer func() { r.dropping = false }()
 	var sum float64
 	for i := range r.in.N {
 		_, loss := r.example(i)

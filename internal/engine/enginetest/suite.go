@@ -21,7 +21,8 @@ type Tolerance struct {
 	// Gradient bounds gradients relative to the largest of the same table or tensor. 1e-5.
 	Gradient float64
 	// Split bounds the difference between a batch's gradients and the weighted sum of its
-	// parts', relative to the sum of the parts' magnitudes. 1e-6.
+	// parts', relative to the sum of the parts' magnitudes. 4e-6: a gradient passes through up to
+	// six layers' sums.
 	Split float64
 }
 
@@ -48,7 +49,7 @@ func (s Suite) Run(t *testing.T) {
 		tol.Gradient = 1e-5
 	}
 	if tol.Split == 0 {
-		tol.Split = 1e-6
+		tol.Split = 4e-6
 	}
 	t.Run("refusals", s.refusals)
 	for _, c := range cases() {
@@ -102,16 +103,24 @@ func cases() []testCase {
 	classes := head{tidemill.Multiclass, engine.LossSoftmax}
 	every := []head{binary, squared, huber, classes}
 	kinds := []struct {
-		kind  string
-		heads []head
+		kind    string
+		heads   []head
+		variant string
+		with    func(*tidemill.Architecture)
 	}{
-		{tidemill.Linear, []head{binary, brier, squared, huber, classes}},
-		{tidemill.Logistic, []head{binary}},
-		{tidemill.Softmax, []head{classes}},
-		{tidemill.FM, every},
-		{tidemill.MLP, every},
-		{tidemill.WideDeep, every},
-		{tidemill.DeepFM, every},
+		{tidemill.Linear, []head{binary, brier, squared, huber, classes}, "", nil},
+		{tidemill.Logistic, []head{binary}, "", nil},
+		{tidemill.Softmax, []head{classes}, "", nil},
+		{tidemill.FM, every, "", nil},
+		{tidemill.MLP, every, "", nil},
+		{tidemill.WideDeep, every, "", nil},
+		{tidemill.DeepFM, every, "", nil},
+		{tidemill.DLRM, every, "", func(a *tidemill.Architecture) { a.Bottom = []int{4} }},
+		{tidemill.DCN, every, "", func(a *tidemill.Architecture) { a.CrossLayers = 2 }},
+		{tidemill.DCN, []head{binary, classes}, "-rank2", func(a *tidemill.Architecture) { a.CrossLayers, a.Rank = 3, 2 }},
+		{tidemill.MLP, []head{binary, classes}, "-norm", func(a *tidemill.Architecture) { a.LayerNorm = true }},
+		{tidemill.MLP, []head{binary, classes}, "-dropout", func(a *tidemill.Architecture) { a.Dropout = 0.4 }},
+		{tidemill.DLRM, []head{squared}, "-norm-dropout", func(a *tidemill.Architecture) { a.Bottom, a.LayerNorm, a.Dropout = []int{4}, true, 0.3 }},
 	}
 	shapes := []struct {
 		name string
@@ -136,11 +145,14 @@ func cases() []testCase {
 						Kind: k.kind, Loss: h.loss, Dim: 3, Hidden: []int{5, 4}, HuberDelta: 0.7,
 					},
 				}
+				if k.with != nil {
+					k.with(&spec.Architecture)
+				}
 				if h.label == tidemill.Multiclass {
 					spec.Label.Classes = []string{"a", "b", "c"}
 					shape.Outputs = 3
 				}
-				name := k.kind + "/" + h.label + "-" + h.loss + "/" + sh.name
+				name := k.kind + k.variant + "/" + h.label + "-" + h.loss + "/" + sh.name
 				all = append(all, testCase{name: name, spec: spec, shape: shape})
 			}
 		}
@@ -170,6 +182,11 @@ func (s Suite) refusals(t *testing.T) {
 		{"empty layer", tidemill.Binary, tidemill.Architecture{Kind: tidemill.MLP, Hidden: []int{4, 0}}, shape},
 		{"negative delta", tidemill.Regression, tidemill.Architecture{Kind: tidemill.Linear, HuberDelta: -1}, shape},
 		{"negative scale", tidemill.Binary, tidemill.Architecture{Kind: tidemill.FM, InitScale: -1}, shape},
+		{"all dropped", tidemill.Binary, tidemill.Architecture{Kind: tidemill.MLP, Dropout: 1}, shape},
+		{"negative rank", tidemill.Binary, tidemill.Architecture{Kind: tidemill.DCN, Rank: -1}, shape},
+		{"negative cross layers", tidemill.Binary, tidemill.Architecture{Kind: tidemill.DCN, CrossLayers: -1}, shape},
+		{"empty bottom layer", tidemill.Binary, tidemill.Architecture{Kind: tidemill.DLRM, Bottom: []int{0}}, shape},
+		{"one vector", tidemill.Binary, tidemill.Architecture{Kind: tidemill.DLRM}, wide},
 		{"nothing to embed", tidemill.Binary, tidemill.Architecture{Kind: tidemill.WideDeep}, wide},
 	} {
 		spec := &tidemill.Spec{Label: tidemill.LabelSpec{Type: c.label}, Architecture: c.arch}

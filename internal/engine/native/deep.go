@@ -1,80 +1,78 @@
 package native
 
-import "github.com/tidemill/tidemill/internal/engine"
+import (
+	"github.com/tidemill/tidemill/internal/engine"
+)
 
-// deepForward adds the perceptron: h₀ is each field's Σⱼ xⱼ·embedding, then the dense
-// numbers; hₗ₊₁ = relu(hₗ·Wₗ + bₗ); z += h_last·head.
-func (s *stepper) deepForward(d *engine.Deep, in *engine.Inputs, look []engine.Lookup, p *engine.Params) {
-	s.acts[0] = grow(s.acts[0], in.N*d.In)
-	s.embed(d, in, look, p)
-	for l, layer := range d.Layers {
-		h := grow(s.acts[l+1], in.N*layer.Out)
-		s.acts[l+1] = h
-		for i := range in.N {
-			copy(h[i*layer.Out:(i+1)*layer.Out], p.Dense[layer.Bias])
-		}
-		s.gemm.NN(h, s.acts[l], p.Dense[layer.Weight], in.N, layer.Out, layer.In)
-		s.level.ReLU(h, h)
+// deepForward adds the perceptron over its input s.deep.acts[0]: hₗ₊₁ = relu(hₗ·Wₗ + bₗ);
+// z += h_last·head.
+func (s *stepper) deepForward(d *engine.Deep, n int, keys []uint64, p *engine.Params) {
+	s.deep.drop, s.deep.keys = 0, keys
+	if s.dropping {
+		s.deep.drop = d.Dropout
 	}
-	last := len(d.Layers)
-	s.gemm.NN(s.scores, s.acts[last], p.Dense[d.Head], in.N, s.plan.Outputs, d.Layers[last-1].Out)
+	s.deep.forward(n, p)
+	s.gemm.NN(s.scores, s.deep.out(), p.Dense[d.Head], n, s.plan.Outputs, d.Layers[len(d.Layers)-1].Out)
 }
 
-// embed fills the perceptron's input.
+// deepBackward adds the gradients of deepForward; that of its input, where somebody asks for
+// it, is then in s.deep.grads[0].
+func (s *stepper) deepBackward(d *engine.Deep, n int, p *engine.Params) {
+	last := len(d.Layers)
+	k := s.plan.Outputs
+	units := d.Layers[last-1].Out
+	s.gemm.TN(s.res.DenseGrads[d.Head], s.deep.out(), s.dscores, units, k, n)
+	s.deep.grads[last] = zeros(s.deep.grads[last], n*units)
+	s.gemm.NT(s.deep.grads[last], s.dscores, p.Dense[d.Head], n, units, k)
+	s.deep.backward(n, p, s.res.DenseGrads, d.Table >= 0 || s.plan.Interaction != nil)
+}
+
+// embed fills a perceptron's input: for each field Σⱼ xⱼ·embedding, then the dense numbers.
 func (s *stepper) embed(d *engine.Deep, in *engine.Inputs, look []engine.Lookup, p *engine.Params) {
+	s.deep.acts[0] = grow(s.deep.acts[0], in.N*d.In)
+	at := len(d.Fields) * d.Dim
 	for i := range in.N {
-		h := s.acts[0][i*d.In : (i+1)*d.In]
-		n := len(d.Fields) * d.Dim
-		copy(h[n:], in.Dense[i*in.Width:(i+1)*in.Width])
-		if d.Table < 0 {
-			continue
-		}
-		clear(h[:n])
-		dim := s.plan.Tables[d.Table].Dim
-		rows, index := p.Rows[d.Table], look[d.Table].Index
-		for at, f := range d.Fields {
-			sum := h[at*d.Dim : (at+1)*d.Dim]
+		copy(s.deep.acts[0][i*d.In+at:(i+1)*d.In], in.Dense[i*in.Width:(i+1)*in.Width])
+	}
+	if d.Table >= 0 {
+		s.gather(s.deep.acts[0], d.In, 0, columns{d.Table, d.Fields, d.Skip, d.Dim}, in, look, p)
+	}
+}
+
+// columns says which part of a table's rows stands for some fields.
+type columns struct {
+	table     int
+	fields    []int
+	skip, dim int
+}
+
+// gather writes each field's Σⱼ xⱼ·r[skip:skip+dim] to dst, example i's fields one after the
+// other from dst[i·stride+from] on.
+func (s *stepper) gather(dst []float32, stride, from int, c columns, in *engine.Inputs, look []engine.Lookup, p *engine.Params) {
+	dim := s.plan.Tables[c.table].Dim
+	rows, index := p.Rows[c.table], look[c.table].Index
+	for i := range in.N {
+		h := dst[i*stride+from:][:len(c.fields)*c.dim]
+		clear(h)
+		for at, f := range c.fields {
+			sum := h[at*c.dim : (at+1)*c.dim]
 			for j := in.Offsets[i*in.Fields+f]; j < in.Offsets[i*in.Fields+f+1]; j++ {
-				s.level.Axpy(sum, value(in, j), rows[int(index[j])*dim+d.Skip:][:d.Dim])
+				s.level.Axpy(sum, value(in, j), rows[int(index[j])*dim+c.skip:][:c.dim])
 			}
 		}
 	}
 }
 
-// deepBackward adds the gradients of deepForward. With x a layer's input, y its output and
-// g the gradient by y, masked where y is not positive: dW += xᵀ·g, db += Σᵢ gᵢ, dx = g·Wᵀ.
-func (s *stepper) deepBackward(d *engine.Deep, in *engine.Inputs, look []engine.Lookup, p *engine.Params) {
-	last := len(d.Layers)
-	k := s.plan.Outputs
-	units := d.Layers[last-1].Out
-	s.gemm.TN(s.res.DenseGrads[d.Head], s.acts[last], s.dscores, units, k, in.N)
-	s.grads[last] = zeros(s.grads[last], in.N*units)
-	s.gemm.NT(s.grads[last], s.dscores, p.Dense[d.Head], in.N, units, k)
-
-	for l := last - 1; l >= 0; l-- {
-		layer := d.Layers[l]
-		g := s.grads[l+1]
-		s.level.ReLUGrad(g, s.acts[l+1])
-		bias := s.res.DenseGrads[layer.Bias]
-		for i := range in.N {
-			s.level.Add(bias, g[i*layer.Out:(i+1)*layer.Out])
-		}
-		s.gemm.TN(s.res.DenseGrads[layer.Weight], s.acts[l], g, layer.In, layer.Out, in.N)
-		if l == 0 && d.Table < 0 {
-			return // nobody asks for the gradient by the dense numbers
-		}
-		s.grads[l] = zeros(s.grads[l], in.N*layer.In)
-		s.gemm.NT(s.grads[l], g, p.Dense[layer.Weight], in.N, layer.In, layer.Out)
-	}
-
-	dim := s.plan.Tables[d.Table].Dim
-	rows, index := s.res.RowGrads[d.Table], look[d.Table].Index
+// scatter adds to the gradients of the rows what gather's result has as its gradient.
+func (s *stepper) scatter(grad []float32, stride, from int, c columns, in *engine.Inputs, look []engine.Lookup) {
+	dim := s.plan.Tables[c.table].Dim
+	rows, index := s.res.RowGrads[c.table], look[c.table].Index
 	for i := range in.N {
-		h := s.grads[0][i*d.In : (i+1)*d.In]
-		for at, f := range d.Fields {
-			g := h[at*d.Dim : (at+1)*d.Dim]
+		h := grad[i*stride+from:][:len(c.fields)*c.dim]
+		for at, f := range c.fields {
+			g := h[at*c.dim : (at+1)*c.dim]
 			for j := in.Offsets[i*in.Fields+f]; j < in.Offsets[i*in.Fields+f+1]; j++ {
-				s.level.Axpy(rows[int(index[j])*dim+d.Skip:][:d.Dim], value(in, j), g)
+				s.level.Axpy(rows[int(index[j])*dim+c.skip:][:c.dim], value(in, j), g)
 			}
 		}
 	}

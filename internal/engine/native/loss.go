@@ -23,11 +23,10 @@ func (s *stepper) predictions(dst []float32) {
 	}
 }
 
-// losses fills s.res.Losses and s.dscores, the gradient of Σ wᵢ·lossᵢ / N by the scores,
-// from s.scores and s.res.Predictions.
-func (s *stepper) losses(in *engine.Inputs) {
+// losses fills loss and s.dscores, the gradient of Σ wᵢ·lossᵢ / N by the scores, from s.scores
+// and the predictions made of them.
+func (s *stepper) losses(in *engine.Inputs, pred, loss []float32) {
 	k := s.plan.Outputs
-	pred, loss := s.res.Predictions, s.res.Losses
 	n := float32(in.N)
 	for i, y := range in.Labels {
 		scale := 1 / n
@@ -47,14 +46,14 @@ func (s *stepper) losses(in *engine.Inputs) {
 			loss[i], g = huber(pred[i]-y, s.plan.HuberDelta)
 			s.dscores[i] = scale * g
 		case engine.LossSoftmax:
-			loss[i] = s.softmaxLoss(i, y, scale, k)
+			loss[i] = s.softmaxLoss(pred, i, y, scale, k)
 		}
 	}
 }
 
 // softmaxLoss returns the loss of example i with class y and fills its dscores with
 // scale·(p - onehot(y)). A label that names no class gives NaN.
-func (s *stepper) softmaxLoss(i int, y, scale float32, k int) float32 {
+func (s *stepper) softmaxLoss(pred []float32, i int, y, scale float32, k int) float32 {
 	d := s.dscores[i*k : (i+1)*k]
 	if !(y >= 0 && y < float32(k)) || y != float32(int(y)) {
 		nan := float32(math.NaN())
@@ -63,7 +62,7 @@ func (s *stepper) softmaxLoss(i int, y, scale float32, k int) float32 {
 		}
 		return nan
 	}
-	for c, p := range s.res.Predictions[i*k : (i+1)*k] {
+	for c, p := range pred[i*k : (i+1)*k] {
 		if c == int(y) {
 			p--
 		}

@@ -44,8 +44,13 @@ func (m *model) NewStepper() engine.Stepper {
 		s.res.DenseGrads[k] = make([]float32, t.Len())
 	}
 	if p.Deep != nil {
-		s.acts = make([][]float32, len(p.Deep.Layers)+1)
-		s.grads = make([][]float32, len(p.Deep.Layers)+1)
+		s.deep = newStack(p.Deep.Layers, s.level, s.gemm)
+	}
+	if x := p.Interaction; x != nil && len(x.Bottom) > 0 {
+		s.bottom = newStack(x.Bottom, s.level, s.gemm)
+	}
+	if p.Cross != nil {
+		s.cross = newCrossState(p.Cross)
 	}
 	return s
 }

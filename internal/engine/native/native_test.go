@@ -25,7 +25,7 @@ func TestConformance(t *testing.T) {
 	}
 }
 
-var kinds = []string{tidemill.Logistic, tidemill.FM, tidemill.MLP, tidemill.WideDeep, tidemill.DeepFM}
+var kinds = []string{tidemill.Logistic, tidemill.FM, tidemill.MLP, tidemill.WideDeep, tidemill.DeepFM, tidemill.DLRM, tidemill.DCN}
 
 // compile returns a model of the given kind over fields sparse fields, the last a cross, and
 // width dense numbers, with default sizes.

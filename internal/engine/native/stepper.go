@@ -14,10 +14,18 @@ type stepper struct {
 	scores  []float32 // [N × K] logits or values
 	dscores []float32 // [N × K] gradient of the batch's loss by scores
 
-	sums    []float32   // [N × K·Dim] FM's Σⱼ xⱼ·v, kept for the gradient
-	squares []float32   // [K·Dim] FM's Σⱼ (xⱼ·v)² of one example
-	acts    [][]float32 // Deep's input [N × In], then each layer's output [N × Out]
-	grads   [][]float32 // gradients by acts
+	sums    []float32 // [N × K·Dim] FM's Σⱼ xⱼ·v, kept for the gradient
+	squares []float32 // [K·Dim] FM's Σⱼ (xⱼ·v)² of one example
+
+	deep     *stack // nil without Deep
+	bottom   *stack // of Interaction; nil without numbers
+	vectors  []float32
+	dvectors []float32
+	cross    *crossState
+
+	dropping bool      // the forward pass is one of training with dropout
+	dropped  []float32 // its predictions
+	unused   []float32 // its losses
 
 	res engine.Result
 }
@@ -32,11 +40,11 @@ func (s *stepper) Predict(dst []float32, in *engine.Inputs, look []engine.Lookup
 	s.predictions(dst)
 }
 
-// Step implements engine.Stepper.
-func (s *stepper) Step(in *engine.Inputs, look []engine.Lookup, p *engine.Params) *engine.Result {
+// Evaluate implements engine.Stepper.
+func (s *stepper) Evaluate(in *engine.Inputs, look []engine.Lookup, p *engine.Params) *engine.Result {
 	s.check(in, look, p)
 	if len(in.Labels) != in.N {
-		panic("native: Step needs a label for each example")
+		panic("native: a step needs a label for each example")
 	}
 	s.forward(in, look, p)
 	r := &s.res
@@ -44,7 +52,25 @@ func (s *stepper) Step(in *engine.Inputs, look []engine.Lookup, p *engine.Params
 	r.Losses = grow(r.Losses, in.N)
 	s.dscores = grow(s.dscores, len(s.scores))
 	s.predictions(r.Predictions)
-	s.losses(in)
+	s.losses(in, r.Predictions, r.Losses)
+	return r
+}
+
+// Step implements engine.Stepper.
+func (s *stepper) Step(in *engine.Inputs, look []engine.Lookup, p *engine.Params) *engine.Result {
+	if d := s.plan.Deep; d != nil && d.Dropout > 0 && len(in.Keys) != in.N {
+		panic("native: Step with dropout needs a key for each example")
+	}
+	r := s.Evaluate(in, look, p)
+	if d := s.plan.Deep; d != nil && d.Dropout > 0 {
+		// What is reported is of the whole model; what is learned, of the units kept.
+		s.dropping = true
+		s.forward(in, look, p)
+		s.dropping = false
+		s.dropped, s.unused = grow(s.dropped, len(s.scores)), grow(s.unused, in.N)
+		s.predictions(s.dropped)
+		s.losses(in, s.dropped, s.unused)
+	}
 
 	for t := range r.RowGrads {
 		r.RowGrads[t] = grow(r.RowGrads[t], len(p.Rows[t]))
@@ -95,7 +121,15 @@ func (s *stepper) forward(in *engine.Inputs, look []engine.Lookup, p *engine.Par
 		s.fmForward(f, in, look, p)
 	}
 	if d := plan.Deep; d != nil {
-		s.deepForward(d, in, look, p)
+		if x := plan.Interaction; x != nil {
+			s.interactForward(x, in, look, p)
+		} else {
+			s.embed(d, in, look, p)
+		}
+		if plan.Cross != nil {
+			s.crossForward(plan.Cross, in.N, d.In, p)
+		}
+		s.deepForward(d, in.N, in.Keys, p)
 	}
 }
 
@@ -123,7 +157,19 @@ func (s *stepper) backward(in *engine.Inputs, look []engine.Lookup, p *engine.Pa
 		s.fmBackward(f, in, look, p)
 	}
 	if d := plan.Deep; d != nil {
-		s.deepBackward(d, in, look, p)
+		s.deepBackward(d, in.N, p)
+		if plan.Cross != nil {
+			var dinput []float32
+			if d.Table >= 0 {
+				dinput = s.deep.grads[0]
+			}
+			s.crossBackward(plan.Cross, in.N, d.In, dinput, p)
+		}
+		if x := plan.Interaction; x != nil {
+			s.interactBackward(x, in, look, p)
+		} else if d.Table >= 0 {
+			s.scatter(s.deep.grads[0], d.In, 0, columns{d.Table, d.Fields, d.Skip, d.Dim}, in, look)
+		}
 	}
 }
 
