@@ -28,6 +28,7 @@ type ChaosConfig struct {
 	Lasts   time.Duration // of the faults; the run takes longer. Default 60 s
 	Every   time.Duration // mean time between faults; default 2.5 s
 	Rate    int           // rows appended per second; default 300
+	Kinds   []string      // of fault; default all of FaultKinds
 	Events  func(Event)   // called for each thing that happens, one at a time; may be nil
 	Patient time.Duration // bounds what has to happen once there are no more faults; default 4 minutes
 }
@@ -100,6 +101,7 @@ type chaos struct {
 	mu        sync.Mutex
 	busy      map[string]bool // seats that a fault is at
 	cutOff    map[string]bool // seats without a network
+	full      bool            // the stream's disk is
 	faults    int             // begun so far
 	res       ChaosResult
 	recovered map[string][]time.Duration
@@ -144,7 +146,17 @@ func Chaos(ctx context.Context, cfg ChaosConfig) (*ChaosResult, error) {
 		return nil, err
 	}
 	defer c.fleet.close()
-	if err := c.run(ctx, r); err != nil {
+	// In every other run, so that the others are on the disk that there is.
+	if r.IntN(2) == 0 || slices.Contains(cfg.Kinds, faultFull) {
+		c.smallDisk(ctx)
+	}
+	err = c.run(ctx, r)
+	if c.fleet.disk != nil && (err != nil || !c.res.Passed()) {
+		if kerr := c.fleet.disk.keep(); kerr != nil {
+			c.say("what was on the stream's disk is lost: %v", kerr)
+		}
+	}
+	if err != nil {
 		return nil, err
 	}
 	for role, d := range c.recovered {
@@ -309,7 +321,7 @@ func (c *chaos) watch(ctx context.Context) {
 			default:
 				continue
 			}
-			if now, _, _ := s.process(); now != p {
+			if now, _, _ := s.process(); now != p || c.isFull(s) {
 				continue // a fault's own doing
 			}
 			c.problem("%s ended by itself (%v); the last it said:\n%s", s.name, p.Err(), p.Tail(30))
@@ -449,7 +461,7 @@ func (c *chaos) check(ctx context.Context, a *tidemill.Assignment, answered []in
 		c.problem("%v", err)
 	}
 	// The store belongs to one process at a time.
-	bucket, err := fileblob.Open(filepath.Join(c.fleet.dataDir(c.fleet.seats[0].name), "store"), fileblob.Options{})
+	bucket, err := fileblob.Open(c.fleet.storeDir(), fileblob.Options{})
 	if err != nil {
 		return err
 	}
@@ -472,4 +484,21 @@ func (c *chaos) check(ctx context.Context, a *tidemill.Assignment, answered []in
 		c.problem("version %d answered requests and was never published", v)
 	}
 	return nil
+}
+
+// smallDisk gives the stream a disk that can be made full, where the system allows it.
+func (c *chaos) smallDisk(ctx context.Context) {
+	d, err := newDisk(ctx, c.fleet.dataDir(c.fleet.seats[0].name))
+	if err != nil {
+		c.say("no disk will be full, since this system allows no mount of one's own: %v", err)
+		return
+	}
+	c.fleet.disk = d
+}
+
+// isFull reports whether a seat's disk is full, so that its process may end.
+func (c *chaos) isFull(s *seat) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.full && s.role == node.RoleStream
 }

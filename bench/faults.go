@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"syscall"
 	"time"
 
@@ -19,6 +20,7 @@ const (
 	faultCut   = "cut"   // no packet passes, either way
 	faultSlow  = "slow"  // packets are late, and some are lost
 	faultReset = "reset" // all connections break at once
+	faultFull  = "full"  // the disk of the stream and the store is full for a while
 	faultAll   = "all"   // SIGKILL of everybody but serving, started again
 )
 
@@ -43,7 +45,9 @@ func (f fault) String() string {
 type planner struct {
 	r       *rand.Rand
 	network bool
+	disk    bool
 	every   time.Duration // mean time between faults
+	kinds   []string      // that may be; nil: all
 }
 
 // weighted are the roles with how often each is hit, of 100.
@@ -56,13 +60,26 @@ var weighted = []struct {
 	{node.RolePS, 24, []string{faultKill, faultKill, faultStop, faultTerm, faultCut, faultSlow, faultReset}},
 	{node.RoleTrainer, 20, []string{faultKill, faultKill, faultStop, faultTerm, faultCut, faultSlow, faultReset}},
 	{node.RoleServing, 12, []string{faultKill, faultStop, faultTerm, faultCut}},
-	{node.RoleStream, 8, []string{faultKill, faultStop, faultTerm, faultSlow, faultReset}},
+	{node.RoleStream, 8, []string{faultKill, faultStop, faultTerm, faultFull, faultSlow, faultReset}},
 	{roleProducer, 8, []string{faultKill, faultStop}},
 	{"", 4, []string{faultAll}},
 }
 
+// FaultKinds lists what Chaos does to a cluster.
+func FaultKinds() []string {
+	return []string{faultKill, faultStop, faultTerm, faultCut, faultSlow, faultReset, faultFull, faultAll}
+}
+
 // next draws the next fault.
 func (p *planner) next() fault {
+	f := p.draw()
+	for wait := f.wait; p.kinds != nil && !slices.Contains(p.kinds, f.kind); f.wait = wait {
+		f = p.draw()
+	}
+	return f
+}
+
+func (p *planner) draw() fault {
 	f := fault{wait: p.every/4 + time.Duration(p.r.Float64()*1.5*float64(p.every)), pick: p.r.IntN(1 << 16)}
 	x := p.r.IntN(100)
 	for _, w := range weighted {
@@ -73,6 +90,9 @@ func (p *planner) next() fault {
 	}
 	long, share := p.r.IntN(6) == 0, p.r.Float64()
 	if !p.network && (f.kind == faultCut || f.kind == faultSlow || f.kind == faultReset) {
+		f.kind = faultKill
+	}
+	if !p.disk && f.kind == faultFull {
 		f.kind = faultKill
 	}
 	switch {
@@ -125,8 +145,62 @@ func (c *chaos) carry(ctx context.Context, f fault, s *seat) error {
 		c.fleet.net.Worsen(s.name, faultnet.Link{})
 	case faultReset:
 		c.fleet.net.Reset(s.name)
+	case faultFull:
+		return c.fillDisk(ctx, f, s)
 	}
 	return nil
+}
+
+// fillDisk fills the stream's disk for a while. A process that finds it full may end; whatever
+// supervises it starts it again, in vain while there is no room.
+func (c *chaos) fillDisk(ctx context.Context, f fault, s *seat) error {
+	c.setFull(true)
+	defer c.setFull(false)
+	if err := c.fleet.disk.fill(ctx); err != nil {
+		return fmt.Errorf("the disk could not be filled: %w", err)
+	}
+	over := time.Now().Add(f.lasts)
+	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), readyFor)
+	defer cancel()
+	full := true
+	for {
+		if full && (time.Now().After(over) || ctx.Err() != nil) {
+			full = false
+			if err := c.fleet.disk.free(undo); err != nil {
+				return fmt.Errorf("the disk could not be freed: %w", err)
+			}
+			c.say("      the disk has room again")
+		}
+		p, _, up := s.process()
+		select {
+		case <-p.Done():
+			if up {
+				c.say("      %s ended: %s", s.name, p.Tail(1))
+			}
+			if err := c.fleet.launch(s); err != nil {
+				return err
+			}
+		default:
+			if !full && up {
+				return nil
+			}
+		}
+		wait, stop := context.WithTimeout(undo, 500*time.Millisecond)
+		if err := c.fleet.ready(wait, s); err == nil {
+			pause(wait, 500*time.Millisecond)
+		} else if undo.Err() != nil {
+			stop()
+			return fmt.Errorf("%s after its disk was full: %w", s.name, err)
+		}
+		<-wait.Done()
+		stop()
+	}
+}
+
+func (c *chaos) setFull(full bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.full = full
 }
 
 // cut adds a seat to those that are cut off, each from all others, or takes it away.

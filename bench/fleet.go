@@ -23,7 +23,7 @@ type fleet struct {
 	dir    string
 	net    *faultnet.Network // between the processes; nil where there can be none
 	seats  []*seat           // in the order of starting; the first has the stream
-	args   []string          // more arguments of every node
+	disk   *disk             // of the seat with the stream; nil: the same as everybody's
 }
 
 // seat is a place in the cluster: at most one process at a time sits in it.
@@ -132,7 +132,11 @@ func (f *fleet) launch(s *seat) error {
 	if s.role != node.RoleStream {
 		args = append(args, "--join", f.seats[0].gossip.Outside)
 	}
-	p, err := process.Start(s.name, s.logs, f.binary, append(args, f.args...)...)
+	command := append([]string{f.binary}, args...)
+	if s.role == node.RoleStream && f.disk != nil {
+		command = append(f.disk.enter(), command...)
+	}
+	p, err := process.Start(s.name, s.logs, command[0], command[1:]...)
 	if err != nil {
 		return err
 	}
@@ -276,4 +280,16 @@ func (f *fleet) close() {
 	if f.net != nil {
 		f.net.Close()
 	}
+	if f.disk != nil {
+		f.disk.close()
+	}
+}
+
+// storeDir is where this process finds the object store's files.
+func (f *fleet) storeDir() string {
+	dir := f.dataDir(f.seats[0].name)
+	if f.disk != nil {
+		dir = f.disk.outside()
+	}
+	return filepath.Join(dir, "store")
 }

@@ -24,7 +24,7 @@ func (c *chaos) strike(ctx context.Context, prog *progress) {
 	defer cancel()
 	var faults sync.WaitGroup
 	defer faults.Wait()
-	plan := &planner{r: rand.New(rand.NewPCG(c.cfg.Seed, 3)), network: c.fleet.net != nil, every: c.cfg.Every}
+	plan := &planner{r: rand.New(rand.NewPCG(c.cfg.Seed, 3)), network: c.fleet.net != nil, disk: c.fleet.disk != nil, kinds: c.cfg.Kinds, every: c.cfg.Every}
 	for {
 		f := plan.next()
 		if !pause(ctx, f.wait) {

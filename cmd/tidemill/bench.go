@@ -49,6 +49,7 @@ func newBenchChaos(a *app) *cobra.Command {
 		seconds, runs, rate int
 		seed                uint64
 		dir                 string
+		kinds               []string
 		keep                bool
 	)
 	cmd := &cobra.Command{
@@ -70,6 +71,11 @@ process ended that nobody had ended. The logs of all processes are then kept.`,
 			if seconds < 1 || runs < 1 || rate < 1 {
 				return tidemill.Invalid("--seconds, --runs and --rate are at least 1", "leave them out for their defaults")
 			}
+			for _, k := range kinds {
+				if !slices.Contains(bench.FaultKinds(), k) {
+					return tidemill.Invalid("--faults %q", "use "+strings.Join(bench.FaultKinds(), ", "), k)
+				}
+			}
 			if !cmd.Flags().Changed("seed") {
 				var b [8]byte
 				_, _ = rand.Read(b[:])
@@ -77,7 +83,7 @@ process ended that nobody had ended. The logs of all processes are then kept.`,
 			}
 			failed := 0
 			for i := range runs {
-				passed, err := a.chaos(cmd.Context(), bench.ChaosConfig{Seed: seed + uint64(i), Lasts: time.Duration(seconds) * time.Second, Rate: rate}, dir, keep)
+				passed, err := a.chaos(cmd.Context(), bench.ChaosConfig{Seed: seed + uint64(i), Kinds: kinds, Lasts: time.Duration(seconds) * time.Second, Rate: rate}, dir, keep)
 				if err != nil {
 					return err
 				}
@@ -96,6 +102,7 @@ process ended that nobody had ended. The logs of all processes are then kept.`,
 	fl.IntVar(&runs, "runs", 1, "how many runs, with a seed each")
 	fl.IntVar(&rate, "rate", 300, "rows per second")
 	fl.Uint64Var(&seed, "seed", 0, "of the first run (default a random one, which is printed)")
+	fl.StringSliceVar(&kinds, "faults", nil, "only these kinds: "+strings.Join(bench.FaultKinds(), ", ")+" (default all)")
 	fl.StringVar(&dir, "dir", "", "new directory for data and logs (default a temporary one)")
 	fl.BoolVar(&keep, "keep", false, "keep the directory also of a run that passes")
 	_ = cmd.MarkFlagDirname("dir")

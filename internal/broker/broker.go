@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,6 +22,7 @@ type Broker struct {
 	srv         *server.Server
 	lock        *os.File
 	quarantined []Quarantine
+	broken      chan string // holds the first line that says so
 
 	mu     sync.Mutex
 	conns  map[*nats.Conn]chan struct{} // guarded by mu; the channel closes with the connection
@@ -42,7 +44,7 @@ func Start(cfg Config) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Broker{cfg: cfg, lock: lock, conns: make(map[*nats.Conn]chan struct{})}
+	b := &Broker{cfg: cfg, lock: lock, conns: make(map[*nats.Conn]chan struct{}), broken: make(chan string, 1)}
 	if err := b.start(host, port); err != nil {
 		unlockDir(lock)
 		return nil, err
@@ -139,7 +141,7 @@ func (b *Broker) run(host string, port int) (*server.Server, error) {
 		return nil, fmt.Errorf("configure the broker: %w", err)
 	}
 	fatal := make(chan string, 1)
-	srv.SetLogger(&logger{log: b.cfg.Logger, fatal: fatal}, false, false)
+	srv.SetLogger(&logger{log: b.cfg.Logger, fatal: fatal, broken: b.broken}, false, false)
 	go srv.Start()
 	// The server says when it takes connections, not why it never will: that comes as a
 	// fatal line. So ask in slices.
@@ -177,6 +179,22 @@ func (b *Broker) URL() string {
 		return ""
 	}
 	return b.srv.ClientURL()
+}
+
+// Broken waits until the server has failed to write what it has to keep, or ctx ends, which is nil. From
+// such a failure on the server refuses to write until it is started again: what it had acknowledged is on
+// disk, and nothing else is. The error wraps tidemill.ErrFull when the disk is full, else
+// tidemill.ErrUnavailable.
+func (b *Broker) Broken(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case line := <-b.broken:
+		if strings.Contains(line, "no space left") {
+			return fmt.Errorf("the stream's disk is full; free space and start the node again: %w", tidemill.ErrFull)
+		}
+		return fmt.Errorf("the stream's disk cannot be written; mend it and start the node again: %w (%s)", tidemill.ErrUnavailable, line)
+	}
 }
 
 // Conn returns a new connection inside this process. The caller may close it; Close drains

@@ -11,15 +11,29 @@ import (
 // logger passes the server's lines on, and the first fatal one to fatal: an embedded server
 // must not end the process.
 type logger struct {
-	log   *slog.Logger
-	fatal chan<- string // holds one
+	log    *slog.Logger
+	fatal  chan<- string // holds one
+	broken chan<- string // holds one
 }
 
 func (l *logger) Noticef(format string, v ...any) { l.log.Debug(line(format, v)) }
 func (l *logger) Warnf(format string, v ...any)   { l.log.Warn(line(format, v)) }
-func (l *logger) Errorf(format string, v ...any)  { l.log.Error(line(format, v)) }
 func (l *logger) Debugf(format string, v ...any)  {}
 func (l *logger) Tracef(format string, v ...any)  {}
+
+// Errorf also tells of what the server does not come back from by itself.
+func (l *logger) Errorf(format string, v ...any) {
+	s := line(format, v)
+	for _, sign := range []string{"Critical write error", "JetStream failed to store a msg", "will be DISABLED"} {
+		if strings.Contains(s, sign) {
+			select {
+			case l.broken <- s:
+			default:
+			}
+		}
+	}
+	l.log.Error(s)
+}
 
 func (l *logger) Fatalf(format string, v ...any) {
 	s := line(format, v)

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -57,6 +58,7 @@ type Node struct {
 	ready chan struct{}
 	info  Info
 
+	broker   *broker.Broker // nil when the stream is elsewhere
 	stream   source.Stream
 	bucket   *blob.Bucket
 	records  lease.Store
@@ -127,7 +129,7 @@ func (n *Node) Run(ctx context.Context) error {
 	var down closers
 	defer func() { down.run() }()
 	if err := os.MkdirAll(n.cfg.DataDir, 0o755); err != nil {
-		return fmt.Errorf("data directory: %w: %w", tidemill.ErrInvalid, pathless(err))
+		return dirError(err)
 	}
 	unlock, err := fileblob.LockDir(n.cfg.DataDir)
 	if err != nil {
@@ -171,9 +173,12 @@ func (n *Node) Run(ctx context.Context) error {
 		return err
 	}
 	if err := writeInfo(n.cfg.DataDir, n.info); err != nil {
-		return fmt.Errorf("data directory: %w: %w", tidemill.ErrInvalid, pathless(err))
+		return dirError(err)
 	}
 	g.Go(func() error { return n.live(gctx) })
+	if n.broker != nil {
+		g.Go(func() error { return n.broker.Broken(gctx) })
+	}
 	err = g.Wait()
 	stopServers()
 	return errors.Join(err, servers.Wait())
@@ -196,6 +201,14 @@ func nonce(bytes int) string {
 	b := make([]byte, bytes)
 	_, _ = rand.Read(b)
 	return hex.EncodeToString(b)
+}
+
+// dirError is a failure to write to the data directory.
+func dirError(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fmt.Errorf("the data directory's disk is full; free space and start the node again: %w", tidemill.ErrFull)
+	}
+	return fmt.Errorf("data directory: %w: %w", tidemill.ErrInvalid, pathless(err))
 }
 
 func pathless(err error) error {
@@ -239,6 +252,7 @@ func (n *Node) openStream(ctx context.Context, down *closers) (*nats.Conn, error
 			return nil, err
 		}
 		down.add(func() { _ = b.Close() })
+		n.broker = b
 		for _, q := range b.Quarantined() {
 			n.log.Error("a damaged part of the stream was moved aside", "what", q)
 		}
