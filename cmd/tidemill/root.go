@@ -55,7 +55,7 @@ per line, and text for people goes to the standard error. Exit codes: 0 done, 1 
 	}{
 		{"Begin", []*cobra.Command{newDemo(a), newStart(a)}},
 		{"Data and jobs", []*cobra.Command{newProduce(a), newTopic(a), newSubmit(a), newJobs(a), newJob(a)}},
-		{"Models", []*cobra.Command{newVersions(a), newExplain(a), newPredict(a), newPromote(a), newRollback(a)}},
+		{"Models", []*cobra.Command{newVersions(a), newExplain(a), newPredict(a), newPromote(a), newRollback(a), newRebuild(a)}},
 		{"Look after it", []*cobra.Command{newInspect(a), newDoctor(a), newCerts(a), newBench(a), newVersion(a)}},
 	}
 	for i, g := range groups {

@@ -51,7 +51,12 @@ func TestSameDigest(t *testing.T) {
 // so many examples are in a snapshot since it was started, once for each of rows.
 func stopped(t *testing.T, partitions int, csv []byte, topic string, doc *spec.Document, rows ...int64) trainer.JobStatus {
 	t.Helper()
-	dir := t.TempDir()
+	return stoppedIn(t, t.TempDir(), partitions, csv, topic, doc, rows...)
+}
+
+// stoppedIn is stopped on a given data directory.
+func stoppedIn(t *testing.T, dir string, partitions int, csv []byte, topic string, doc *spec.Document, rows ...int64) trainer.JobStatus {
+	t.Helper()
 	model := doc.Spec.Model
 	var done int64 // examples in the newest snapshot
 	for life := 0; ; life++ {

@@ -12,7 +12,7 @@ import (
 var roles = []string{"ps", "worker", "trainer", "serving"}
 
 // joiners may import roles: they put them together.
-var joiners = []string{"cmd", "internal/cli", "bench", "internal/node", "internal/sim", "internal/demo", "internal/e2e"}
+var joiners = []string{"cmd", "internal/cli", "bench", "internal/node", "internal/sim", "internal/demo", "internal/e2e", "internal/rebuild"}
 
 // roleOf returns the role that a folder belongs to, or "". Optimizers and generated messages
 // are leaves that everybody may use.

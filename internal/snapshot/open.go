@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"context"
+	"io"
 	"net/url"
 
 	"gocloud.dev/blob"
@@ -45,4 +46,28 @@ func OpenBucket(ctx context.Context, storeURL string) (*blob.Bucket, error) {
 	default:
 		return nil, tidemill.Invalid("stores of kind %q are not supported", remedy, clip(u.Scheme))
 	}
+}
+
+// Copy copies a blob under its name from one store to another, where it must not exist yet
+// (tidemill.ErrExists). tidemill.ErrNotFound: there is none. Nothing is verified: whoever reads
+// the copy does.
+func Copy(ctx context.Context, to, from *blob.Bucket, name string) (err error) {
+	r, err := from.NewReader(ctx, name, nil)
+	if err != nil {
+		return storeError("read", name, err)
+	}
+	defer r.Close()
+	// A write that is cancelled leaves nothing behind.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	w, err := to.NewWriter(ctx, name, &blob.WriterOptions{ContentType: contentType, IfNotExist: true})
+	if err != nil {
+		return createError(name, err)
+	}
+	if _, err := io.Copy(w, r); err != nil {
+		cancel()
+		_ = w.Close()
+		return storeError("copy", name, err)
+	}
+	return createError(name, w.Close())
 }

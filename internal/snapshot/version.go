@@ -257,6 +257,15 @@ func ReadVersionRecord(ctx context.Context, b *blob.Bucket, model string, versio
 	return m.Version, nil
 }
 
+// VersionBlobs returns the files of a version, with their checksums as its record says them.
+func VersionBlobs(ctx context.Context, b *blob.Bucket, model string, version int64) ([]Blob, error) {
+	m, err := readVersionManifest(ctx, b, model, version)
+	if err != nil {
+		return nil, err
+	}
+	return m.Blobs, nil
+}
+
 // ReadVersion loads a version and verifies every byte of it. tidemill.ErrNotFound means that
 // it does not exist, tidemill.ErrCorrupt names the blob that is missing or damaged.
 func ReadVersion(ctx context.Context, b *blob.Bucket, model string, version int64) (*VersionFiles, error) {
