@@ -18,10 +18,10 @@ func (n *Node) policy() rpc.Policy {
 	return rpc.Policy{
 		Plain: !n.cfg.Security.TLS(),
 		Allow: map[string][]string{
-			"/tidemill.store.v1.Store/Put":    {RolePS, RoleTrainer}, // see mayWrite
-			"/tidemill.store.v1.Store/Get":    {RolePS, RoleTrainer, RoleServing},
-			"/tidemill.store.v1.Store/List":   {RolePS, RoleTrainer, RoleServing},
-			"/tidemill.store.v1.Store/Stat":   {RolePS, RoleTrainer, RoleServing},
+			"/tidemill.store.v1.Store/Put":    {RolePS, RoleTrainer},                             // see mayWrite
+			"/tidemill.store.v1.Store/Get":    {RolePS, RoleTrainer, RoleServing, rpc.RoleAdmin}, // rebuild reads
+			"/tidemill.store.v1.Store/List":   {RolePS, RoleTrainer, RoleServing, rpc.RoleAdmin},
+			"/tidemill.store.v1.Store/Stat":   {RolePS, RoleTrainer, RoleServing, rpc.RoleAdmin},
 			"/tidemill.store.v1.Store/Delete": {RoleTrainer},
 
 			"/tidemill.ps.v1.PS/Pull":     {RoleWorker},
