@@ -21,6 +21,7 @@ type Standing struct {
 	Roles   []string
 	Hosts   []string
 	Expires time.Time
+	Raw     []byte // the certificate itself, DER
 }
 
 // Own reads the own certificate; false when there is none.
@@ -37,7 +38,7 @@ func (s Security) Own() (Standing, bool, error) {
 	for _, ip := range leaf.IPAddresses {
 		hosts = append(hosts, ip.String())
 	}
-	return Standing{Roles: certRoles(leaf), Hosts: hosts, Expires: leaf.NotAfter}, true, nil
+	return Standing{Roles: certRoles(leaf), Hosts: hosts, Expires: leaf.NotAfter, Raw: leaf.Raw}, true, nil
 }
 
 // CheckOwn reads the files and refuses a certificate that others would refuse at the moment
