@@ -18,6 +18,7 @@ func TestProcesses(t *testing.T) {
 	if testing.Short() {
 		return
 	}
+	t.Run("certificates", func(t *testing.T) { testCertificates(t, bin) })
 	t.Run("seven", func(t *testing.T) { testSeven(t, bin) })
 	t.Run("killed", func(t *testing.T) { testKilled(t, bin) })
 	t.Run("producer killed", func(t *testing.T) { testProducerKilled(t, bin) })

@@ -6,8 +6,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +18,7 @@ import (
 	"github.com/tidemill/tidemill/internal/faultnet"
 	"github.com/tidemill/tidemill/internal/node"
 	"github.com/tidemill/tidemill/internal/proctest"
+	"github.com/tidemill/tidemill/internal/rpc"
 	"github.com/tidemill/tidemill/trainer"
 )
 
@@ -32,6 +35,7 @@ type fleet struct {
 	ports map[string]*ports // by node; with a network
 	names []string          // in the order of their first start
 	seat  string            // node that commands talk to
+	certs string            // directory of certificates; "" for plain text
 }
 
 // member is one process of a fleet.
@@ -68,6 +72,13 @@ func (f *fleet) launch(name string, roles ...string) *member {
 	}
 	if first, ok := f.nodes["stream"]; ok && name != "stream" {
 		args = append(args, "--join", first.info.Gossip)
+	}
+	if f.certs != "" {
+		of := rpc.NodeCert
+		if len(roles) == 1 {
+			of = roles[0]
+		}
+		args = append(append(args, f.shows(of)...), "--gossip-key", filepath.Join(f.certs, "gossip.key"))
 	}
 	m := &member{name: name, roles: roles}
 	if f.net != nil {
@@ -121,7 +132,11 @@ func (f *fleet) streamURL() string {
 func (f *fleet) ask(v any, args ...string) error {
 	ctx, cancel := context.WithTimeout(f.t.Context(), patience)
 	defer cancel()
-	out, err := f.bin.Run(ctx, append(args, "--json")...)
+	args = append(args, "--json")
+	if f.certs != "" && !slices.Contains(args, "--tls-cert") {
+		args = append(args, f.shows(rpc.RoleAdmin)...)
+	}
+	out, err := f.bin.Run(ctx, args...)
 	if err == nil && v != nil {
 		err = json.Unmarshal(out, v)
 	}
@@ -197,11 +212,38 @@ func (f *fleet) trained(name string, examples int) trainer.JobStatus {
 func (f *fleet) metrics(name string) proctest.Metrics {
 	ctx, cancel := context.WithTimeout(f.t.Context(), 10*time.Second)
 	defer cancel()
-	m, err := proctest.Scrape(ctx, "http://"+f.nodes[name].info.HTTP+"/metrics")
+	m, err := f.scrape(ctx, name)
 	if err != nil {
 		return nil
 	}
 	return m
+}
+
+func (f *fleet) scrape(ctx context.Context, name string) (proctest.Metrics, error) {
+	if f.certs == "" {
+		return proctest.Scrape(ctx, "http://"+f.nodes[name].info.HTTP+"/metrics")
+	}
+	config, err := f.security(rpc.RoleClient).ClientTLS()
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := config()
+	if err != nil {
+		return nil, err
+	}
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: cfg, DisableKeepAlives: true}}
+	return proctest.ScrapeBy(ctx, client, "https://"+f.nodes[name].info.HTTP+"/metrics")
+}
+
+func (f *fleet) security(name string) rpc.Security {
+	file := func(s string) string { return filepath.Join(f.certs, s) }
+	return rpc.Security{Cert: file(name + ".pem"), Key: file(name + "-key.pem"), CA: file("ca.pem")}
+}
+
+// shows are the flags of a certificate.
+func (f *fleet) shows(name string) []string {
+	s := f.security(name)
+	return []string{"--tls-cert", s.Cert, "--tls-key", s.Key, "--tls-ca", s.CA}
 }
 
 // watchShards notes, until stopped, the most shards of a job that the metrics of each ps show;

@@ -21,11 +21,16 @@ type Sample struct {
 
 // Scrape reads the metrics at a URL.
 func Scrape(ctx context.Context, url string) (Metrics, error) {
+	return ScrapeBy(ctx, http.DefaultClient, url)
+}
+
+// ScrapeBy is Scrape by a client of one's own, such as one that shows a certificate.
+func ScrapeBy(ctx context.Context, client *http.Client, url string) (Metrics, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return nil, err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
 		return nil, err
 	}
