@@ -17,6 +17,7 @@ import (
 	"github.com/tidemill/tidemill"
 	"github.com/tidemill/tidemill/internal/faultnet"
 	"github.com/tidemill/tidemill/internal/node"
+	"github.com/tidemill/tidemill/internal/process"
 	"github.com/tidemill/tidemill/internal/proctest"
 	"github.com/tidemill/tidemill/internal/rpc"
 	"github.com/tidemill/tidemill/trainer"
@@ -232,7 +233,7 @@ func (f *fleet) scrape(ctx context.Context, name string) (proctest.Metrics, erro
 		return nil, err
 	}
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: cfg, DisableKeepAlives: true}}
-	return proctest.ScrapeBy(ctx, client, "https://"+f.nodes[name].info.HTTP+"/metrics")
+	return process.ScrapeBy(ctx, client, "https://"+f.nodes[name].info.HTTP+"/metrics")
 }
 
 func (f *fleet) security(name string) rpc.Security {
