@@ -43,6 +43,8 @@ type StreamSpec struct {
 	// wins over it.
 	From    string  `json:"from,omitempty" yaml:"from"`
 	Offsets []int64 `json:"offsets,omitempty" yaml:"offsets"`
+	// Kafka says that the topic lives there, and not in the cluster's own stream.
+	Kafka *KafkaSpec `json:"kafka,omitempty" yaml:"kafka"`
 }
 
 // Label types.

@@ -18,6 +18,7 @@ import (
 	"github.com/tidemill/tidemill/internal/source/file"
 	"github.com/tidemill/tidemill/internal/source/file/parquet"
 	natsource "github.com/tidemill/tidemill/internal/source/nats"
+	"github.com/tidemill/tidemill/internal/source/rows"
 )
 
 // column is one column of a topic, for people and JSON.
@@ -165,35 +166,9 @@ func (a *app) produce(ctx context.Context, p *peer, url string, cfg produce.Conf
 func columns(s *arrow.Schema) []column {
 	out := []column{}
 	for _, f := range s.Fields() {
-		out = append(out, column{f.Name, typeName(f.Type)})
+		out = append(out, column{f.Name, rows.TypeName(f.Type)})
 	}
 	return out
-}
-
-// types are the names of columns' types, in help, schema files and output.
-var types = []struct {
-	name string
-	t    arrow.DataType
-}{
-	{"int64", arrow.PrimitiveTypes.Int64},
-	{"float64", arrow.PrimitiveTypes.Float64},
-	{"float32", arrow.PrimitiveTypes.Float32},
-	{"int32", arrow.PrimitiveTypes.Int32},
-	{"bool", arrow.FixedWidthTypes.Boolean},
-	{"text", arrow.BinaryTypes.String},
-	{"timestamp", arrow.FixedWidthTypes.Timestamp_us},
-}
-
-func typeName(t arrow.DataType) string {
-	for _, k := range types {
-		if arrow.TypeEqual(k.t, t) {
-			return k.name
-		}
-	}
-	if t.ID() == arrow.TIMESTAMP {
-		return "timestamp"
-	}
-	return t.String()
 }
 
 // readSchema reads lines NAME: TYPE.
@@ -203,10 +178,7 @@ func readSchema(name string) (map[string]arrow.DataType, error) {
 		return nil, inputFile(name, err)
 	}
 	out := map[string]arrow.DataType{}
-	var names []string
-	for _, k := range types {
-		names = append(names, k.name)
-	}
+	names := rows.TypeNames()
 	for i, line := range strings.Split(string(data), "\n") {
 		line, _, _ = strings.Cut(line, "#")
 		if line = strings.TrimSpace(line); line == "" {
@@ -220,12 +192,7 @@ func readSchema(name string) (map[string]arrow.DataType, error) {
 			return nil, bad(fmt.Sprintf("%q is no column", line), "write NAME: TYPE")
 		}
 		col, typ := strings.TrimSpace(line[:at]), strings.TrimSpace(line[at+1:])
-		for _, k := range types {
-			if k.name == typ {
-				out[col] = k.t
-			}
-		}
-		if out[col] == nil {
+		if out[col] = rows.TypeOf(typ); out[col] == nil {
 			remedy := "use " + strings.Join(names, ", ")
 			if near := tidemill.Nearest(typ, names); near != "" {
 				remedy = fmt.Sprintf("did you mean %q?", near)

@@ -83,6 +83,7 @@ var heavy = []struct {
 	{"github.com/nats-io/nats-server", []string{"internal/broker"}, "one place starts, stops and repairs the embedded server"},
 	// cmd only passes the connection that internal/broker dials on to internal/source/nats.
 	{"github.com/nats-io/nats.go", []string{"internal/broker", "internal/source/nats", "internal/lease/natskv", "internal/node", "cmd"}, "another stream or lease store replaces packages, not code all over"},
+	{"github.com/twmb/franz-go", []string{"internal/source/kafka"}, "Kafka is one stream among others; who reads it does not know its client"},
 	{"github.com/hashicorp/memberlist", []string{"internal/cluster"}, "gossip never decides, so nobody else may ask it"},
 	{"github.com/goccy/go-yaml", []string{"internal/spec"}, "one place reads specs and knows positions in them"},
 	{"github.com/spf13", []string{"cmd"}, "flags are the command's; libraries take structs"},

@@ -123,6 +123,9 @@ func (c *checker) stream() {
 			c.add(fmt.Sprintf("stream.offsets[%d]", i), "", "an offset is negative: %d", o)
 		}
 	}
+	if s.Kafka != nil {
+		c.kafka("stream.kafka", s.Kafka)
+	}
 	if s.Offsets != nil {
 		if len(s.Offsets) == 0 {
 			c.add("stream.offsets", "give one offset per partition, or leave it out", "offsets is empty")

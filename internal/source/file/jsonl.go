@@ -1,6 +1,7 @@
 package file
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,6 +22,7 @@ type jsonScanner struct {
 	cols []column
 	at   map[string]int
 	set  []bool // which columns the record has named
+	rest bool   // members that are no columns are passed over, whatever they hold
 	text []byte // strings whose escapes were undone
 }
 
@@ -225,11 +227,15 @@ func (s *jsonScanner) object(f func(name []byte, at int, v jsonValue) *fault) *f
 				return p.want("':'")
 			}
 			p.space()
-			v, bad := p.value(true)
-			if bad != nil {
-				return bad
+			if _, known := s.at[str(name)]; s.rest && !known {
+				bad = p.skip()
+			} else {
+				var v jsonValue
+				if v, bad = p.value(true); bad == nil {
+					bad = f(name, at, v)
+				}
 			}
-			if bad := f(name, at, v); bad != nil {
+			if bad != nil {
 				return bad
 			}
 			p.space()
@@ -256,7 +262,7 @@ type jsonParser struct {
 }
 
 func (p *jsonParser) space() {
-	for p.i < len(p.b) && (p.b[p.i] == ' ' || p.b[p.i] == '\t' || p.b[p.i] == '\r') {
+	for p.i < len(p.b) && (p.b[p.i] == ' ' || p.b[p.i] == '\t' || p.b[p.i] == '\r' || p.b[p.i] == '\n') {
 		p.i++
 	}
 }
@@ -305,6 +311,44 @@ func (p *jsonParser) value(lists bool) (jsonValue, *fault) {
 		}
 	}
 	return v, p.want("a value")
+}
+
+// skip passes over a value of any kind.
+func (p *jsonParser) skip() *fault {
+	from, depth := p.i, 0
+	for p.i < len(p.b) {
+		switch p.b[p.i] {
+		case '"':
+			if _, f := p.str(); f != nil {
+				return f
+			}
+		case '{', '[':
+			depth++
+			p.i++
+		case '}', ']':
+			if depth--; depth >= 0 {
+				p.i++
+			}
+		case ',':
+			if depth > 0 {
+				p.i++
+				continue
+			}
+			depth = -1
+		default:
+			p.i++
+			if depth == 0 && p.i < len(p.b) && p.b[p.i] != ',' && p.b[p.i] != '}' {
+				continue
+			}
+		}
+		if depth <= 0 {
+			break
+		}
+	}
+	if value := bytes.TrimSpace(p.b[from:p.i]); !json.Valid(value) {
+		return &fault{at: from, what: "not a JSON value"}
+	}
+	return nil
 }
 
 // number reads a number by JSON's grammar: no leading zero, plus sign or bare point.

@@ -82,7 +82,7 @@ func newEnv(t *testing.T, open Open) *env {
 	t.Helper()
 	mem := memory.NewCheckedAllocator(memory.DefaultAllocator)
 	t.Cleanup(func() { mem.AssertSize(t, 0) }) // runs after the stream was closed
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(cancel)
 	return &env{T: t, ctx: ctx, mem: mem, s: open(t, mem)}
 }
