@@ -111,9 +111,9 @@ func (t *Trainer) SubmitFrom(ctx context.Context, doc *spec.Document, from From)
 	t.submits.Lock()
 	defer t.submits.Unlock()
 	s := doc.Spec
-	topic, err := t.cfg.Source.Open(ctx, s.Stream.Topic)
+	topic, err := source.OpenSpec(ctx, t.cfg.Source, &s.Stream)
 	if err != nil {
-		return out, &tidemill.InputError{Place: doc.Place("stream.topic"), What: err.Error(), Remedy: "produce rows into the topic first"}
+		return out, notOpened(doc, err)
 	}
 	defer topic.Close()
 	info, err := topic.Info(ctx)
@@ -206,6 +206,17 @@ func (t *Trainer) free(ctx context.Context, job string) error {
 
 func taken(job, state string) error {
 	return fmt.Errorf("job %q is %s; cancel it or choose another model name: %w", job, state, tidemill.ErrExists)
+}
+
+// notOpened says where in the spec it stands that a topic cannot be opened.
+func notOpened(doc *spec.Document, err error) error {
+	place, remedy := doc.Place("stream.topic"), ""
+	if errors.Is(err, tidemill.ErrNotFound) {
+		remedy = "produce rows into the topic first"
+	} else if doc.Spec.Stream.Kafka != nil {
+		place = doc.Place("stream.kafka")
+	}
+	return &tidemill.InputError{Place: place, What: err.Error(), Remedy: remedy}
 }
 
 // startOf resolves stream.from and stream.offsets to one offset per partition.

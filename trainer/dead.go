@@ -216,7 +216,7 @@ func (d *deadLetters) partition(ctx context.Context, t *letters, p int, bad []sn
 		return 0, nil
 	}
 	origin := d.r.logOf(p)
-	log, err := openLog(ctx, d.r.t.cfg.Source, origin)
+	log, err := openLog(ctx, d.r.t.cfg.Source, &d.r.spec.Stream, origin)
 	if err != nil {
 		return 0, err
 	}
@@ -308,8 +308,8 @@ type originLog struct {
 	have   tidemill.Batch // Rows nil: none
 }
 
-func openLog(ctx context.Context, stream source.Stream, o tidemill.Origin) (*originLog, error) {
-	topic, err := stream.Open(ctx, o.Topic)
+func openLog(ctx context.Context, stream source.Stream, spec *tidemill.StreamSpec, o tidemill.Origin) (*originLog, error) {
+	topic, err := source.OpenLog(ctx, stream, spec, o.Topic)
 	if err != nil {
 		return nil, err
 	}

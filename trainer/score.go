@@ -16,7 +16,7 @@ import (
 
 // follow starts reading every partition from the oldest cut that is of interest.
 func (v *validator) follow(ctx context.Context, wg *sync.WaitGroup) error {
-	topic, err := v.r.t.cfg.Source.Open(ctx, v.r.spec.Stream.Topic)
+	topic, err := source.OpenSpec(ctx, v.r.t.cfg.Source, &v.r.spec.Stream)
 	if err != nil {
 		return err
 	}

@@ -322,7 +322,7 @@ func (v *validator) retain(ctx context.Context, cut tidemill.Cut) {
 	if cut != nil {
 		v.r.dead.needs(cut)
 	}
-	topic, err := v.r.t.cfg.Source.Open(ctx, v.r.spec.Stream.Topic)
+	topic, err := source.OpenSpec(ctx, v.r.t.cfg.Source, &v.r.spec.Stream)
 	if err == nil {
 		err = topic.Retain(ctx, v.r.job, cut)
 		topic.Close()
@@ -338,7 +338,7 @@ const probeRows = 16
 // probe gives a version its probe rows, the first ones of the stream, and its answers.
 func (v *validator) probe(ctx context.Context, files *snapshot.VersionFiles) error {
 	if v.probes == nil {
-		topic, err := v.r.t.cfg.Source.Open(ctx, v.r.spec.Stream.Topic)
+		topic, err := source.OpenSpec(ctx, v.r.t.cfg.Source, &v.r.spec.Stream)
 		if err != nil {
 			return err
 		}

@@ -127,7 +127,7 @@ func (o *loop) open(ctx context.Context) (topic source.Topic, info source.Info, 
 			}
 			o.ps = append(o.ps, ps)
 		}
-		if topic, err = o.w.cfg.Source.Open(ctx, o.m.Spec.Stream.Topic); err != nil {
+		if topic, err = source.OpenSpec(ctx, o.w.cfg.Source, &o.m.Spec.Stream); err != nil {
 			return err
 		}
 		if info, err = topic.Info(ctx); err == nil && info.Identity != o.identity {

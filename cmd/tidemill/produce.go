@@ -15,9 +15,9 @@ import (
 
 	"github.com/tidemill/tidemill"
 	"github.com/tidemill/tidemill/internal/produce"
+	"github.com/tidemill/tidemill/internal/source"
 	"github.com/tidemill/tidemill/internal/source/file"
 	"github.com/tidemill/tidemill/internal/source/file/parquet"
-	natsource "github.com/tidemill/tidemill/internal/source/nats"
 	"github.com/tidemill/tidemill/internal/source/rows"
 )
 
@@ -39,6 +39,7 @@ func newProduce(a *app) *cobra.Command {
 	var (
 		p                               peer
 		cfg                             produce.Config
+		kafka                           kafkaFlags
 		url, schema, format, deadLetter string
 		noCheck                         bool
 	)
@@ -55,10 +56,14 @@ topic, unless --id says otherwise. Files are read once before the first row is p
 a malformed row, which is reported with its place, changes nothing; --dead-letter puts such rows
 aside instead. On the standard input, rows before a malformed one are produced.
 
+With --kafka the topic is one of a Kafka cluster, in Tidemill's own messages: a job reads it with
+stream: {topic: TOPIC, kafka: {brokers: [HOST:PORT]}}. Each row is there once, as in the node's stream.
+
 A schema file has a line NAME: TYPE for each column, with types int64, float64, float32,
 bool, text, timestamp.`,
 		Example: `  tidemill produce elec2 elec2.csv
   tidemill produce clicks day1.tsv day2.tsv --partitions 4 --key user
+  tidemill produce clicks day1.tsv --kafka broker1:9092,broker2:9092
   zcat events.jsonl.gz | tidemill produce events - --id events-2026 --format jsonl`,
 		Args: args(2, -1, "TOPIC", "FILE"),
 		RunE: func(cmd *cobra.Command, given []string) (err error) {
@@ -90,13 +95,19 @@ bool, text, timestamp.`,
 				cfg.DeadLetter = w
 				defer func() { err = errors.Join(err, w.Flush(), f.Close()) }()
 			}
-			return a.produce(cmd.Context(), &p, url, cfg, !noCheck)
+			stream, closeStream, err := openProduce(cmd.Context(), &p, url, &kafka)
+			if err != nil {
+				return err
+			}
+			defer closeStream()
+			return a.produce(cmd.Context(), stream, cfg, !noCheck)
 		},
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&url, "stream-url", "", "nats://HOST:PORT of the stream (default: that of the node in --data-dir)")
 	dataDirFlag(cmd, &p.dataDir, "data directory of a node on this machine, to find its stream in")
 	securityFlags(cmd, &p.security)
+	kafka.add(cmd)
 	fl.IntVar(&cfg.Partitions, "partitions", 0, "partitions of a topic that has to be made (default 1; see the command topic for more of an existing one)")
 	fl.StringVar(&cfg.KeyColumn, "key", "", "column whose equal values go to one partition (default: rows in turn)")
 	fl.Float64Var(&cfg.Rate, "rate", 0, "rows per second (default: as fast as the stream takes them)")
@@ -113,17 +124,7 @@ bool, text, timestamp.`,
 }
 
 // produce runs cfg against the stream, after a check of its files, and prints what came of it.
-func (a *app) produce(ctx context.Context, p *peer, url string, cfg produce.Config, check bool) error {
-	nc, err := p.dialStream(ctx, url)
-	if err != nil {
-		return err
-	}
-	defer nc.Close()
-	stream, err := natsource.New(nc, natsource.Config{})
-	if err != nil {
-		return err
-	}
-	defer stream.Close()
+func (a *app) produce(ctx context.Context, stream source.Stream, cfg produce.Config, check bool) error {
 	if check && cfg.Stdin == nil {
 		if err := a.checkFiles(ctx, stream, cfg); err != nil {
 			return err

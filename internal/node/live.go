@@ -129,7 +129,7 @@ func (n *Node) roles(ctx context.Context, m tidemill.Member, alive func() bool, 
 	}
 	if n.cfg.has(RoleTrainer) {
 		t := trainer.New(trainer.Config{
-			Member: m, Records: n.records, Sessions: n.sessions, Bucket: n.bucket, Source: n.stream, PS: n.psOf,
+			Member: m, Records: n.records, Sessions: n.sessions, Bucket: n.bucket, Source: n.source, PS: n.psOf,
 			Logger: n.log, Events: n.metrics.trainerEvents(n.cfg.Trainer, n.hintServing), Record: n.cfg.RecordTrainer,
 			Protocols: n.cfg.Protocols,
 		})
@@ -141,7 +141,7 @@ func (n *Node) roles(ctx context.Context, m tidemill.Member, alive func() bool, 
 	}
 	if n.cfg.has(RoleWorker) {
 		w := worker.New(worker.Config{
-			Member: m.ID, Slots: n.cfg.Slots, Source: n.stream, PS: n.psOf, Trainer: n.trainerOf, Alive: alive,
+			Member: m.ID, Slots: n.cfg.Slots, Source: n.source, PS: n.psOf, Trainer: n.trainerOf, Alive: alive,
 			Logger: n.log, Events: n.metrics.workerEvents(n.cfg.Worker), Record: n.cfg.RecordWorker,
 		})
 		in := fan()

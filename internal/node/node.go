@@ -38,6 +38,7 @@ import (
 	"github.com/tidemill/tidemill/internal/snapshot/remoteblob"
 	"github.com/tidemill/tidemill/internal/snapshot/storepb"
 	"github.com/tidemill/tidemill/internal/source"
+	"github.com/tidemill/tidemill/internal/source/kafka"
 	natsource "github.com/tidemill/tidemill/internal/source/nats"
 	"github.com/tidemill/tidemill/ps"
 	"github.com/tidemill/tidemill/serving"
@@ -60,6 +61,7 @@ type Node struct {
 
 	broker   *broker.Broker // nil when the stream is elsewhere
 	stream   source.Stream
+	source   source.Stream // stream, and the topics elsewhere that jobs read
 	bucket   *blob.Bucket
 	records  lease.Store
 	sessions lease.Store
@@ -308,6 +310,9 @@ func (n *Node) openStream(ctx context.Context, down *closers) (*nats.Conn, error
 	}
 	n.stream = stream
 	down.add(func() { _ = stream.Close() })
+	router := kafka.NewRouter(stream, kafka.Config{Logger: n.log})
+	n.source = router
+	down.add(func() { _ = router.Close() })
 	return nc, nil
 }
 

@@ -23,3 +23,12 @@ func OpenSpec(ctx context.Context, s Stream, spec *tidemill.StreamSpec) (Topic, 
 	}
 	return nil, tidemill.Invalid("topic %q is in Kafka, which this stream does not reach", "leave out stream.kafka", spec.Topic)
 }
+
+// OpenLog opens a topic that a job reads by name: the one of its spec, wherever that is, or else
+// one of s, such as the job's dead letters.
+func OpenLog(ctx context.Context, s Stream, spec *tidemill.StreamSpec, topic string) (Topic, error) {
+	if topic == spec.Topic {
+		return OpenSpec(ctx, s, spec)
+	}
+	return s.Open(ctx, topic)
+}

@@ -80,3 +80,14 @@ func (c *checker) columns(path string, columns []tidemill.ColumnSpec) {
 		}
 	}
 }
+
+// CheckKafka checks what was not read from a spec file, as Check does.
+func CheckKafka(k *tidemill.KafkaSpec) error {
+	c := checker{s: &tidemill.Spec{}}
+	c.kafka("kafka", k)
+	var errs []*tidemill.InputError
+	for _, p := range c.problems {
+		errs = append(errs, &tidemill.InputError{What: p.What, Remedy: p.Remedy})
+	}
+	return joined(errs)
+}

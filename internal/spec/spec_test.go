@@ -400,3 +400,48 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// A topic in Kafka: what is wrong is told with its place, and what is right is read whole.
+func TestKafka(t *testing.T) {
+	const stream = "stream: {topic: elec2, from: earliest}"
+	whole := `stream:
+  topic: elec2
+  kafka:
+    brokers: [a:9092, "[::1]:9093"]
+    format: csv
+    schema: [{name: nswprice, type: float64}, {name: day, type: text}]
+    group: g
+    compacted: true
+    tls: {}
+    sasl: {mechanism: scram-sha-256, user: u, password_file: f}`
+	doc := parse(t, with(t, stream, whole))
+	k := doc.Spec.Stream.Kafka
+	if k == nil || len(k.Brokers) != 2 || len(k.Schema) != 2 || k.Schema[1] != (tidemill.ColumnSpec{Name: "day", Type: "text"}) ||
+		k.TLS == nil || k.SASL == nil || k.SASL.PasswordFile != "f" || !k.Compacted || k.Group != "g" {
+		t.Fatalf("%+v", k)
+	}
+	if plain := parse(t, elec2).Spec; plain.Stream.Kafka != nil || plain.Hash() == doc.Spec.Hash() {
+		t.Error("where the topic is does not count in the spec's hash")
+	}
+	for _, tc := range []struct{ old, new, want string }{
+		{`[a:9092, "[::1]:9093"]`, "[a]", `"a" is no broker's address (write HOST:PORT)`},
+		{`[a:9092, "[::1]:9093"]`, "[]", "no Kafka broker is named"},
+		{"format: csv", "format: avr", `unknown record format "avr" (did you mean avro?)`},
+		{"format: csv", "format: arrow", "schema has no meaning for format arrow"},
+		{"format: csv", "format: avro", "format avro needs its schema"},
+		{"type: text", "type: txt", `unknown column type "txt" (did you mean text?)`},
+		{"name: day", "name: nswprice", `column "nswprice" is listed twice`},
+		{"scram-sha-256", "scram", `unknown SASL mechanism "scram"`},
+		{"user: u, ", "", "sasl names no user"},
+		{"password_file: f", "password: secret", `unknown key "password" in stream.kafka.sasl`},
+		{"tls: {}", "tls: {cert: c}", "cert and key belong together"},
+	} {
+		if strings.Count(whole, tc.old) != 1 {
+			t.Fatalf("%q is not there once", tc.old)
+		}
+		_, err := spec.Parse([]byte(with(t, stream, strings.Replace(whole, tc.old, tc.new, 1))), "f.yaml")
+		if err == nil || !strings.Contains(err.Error(), tc.want) || !strings.HasPrefix(err.Error(), "f.yaml:") {
+			t.Errorf("%s: got\n%v\nwant %s", tc.new, err, tc.want)
+		}
+	}
+}

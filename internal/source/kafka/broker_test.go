@@ -38,4 +38,5 @@ func TestBrokerConformance(t *testing.T) {
 		return stream(t, kafka.Config{Spec: arrowSpec([]string{b.Addr}), Mem: mem})
 	}
 	sourcetest.Run(t, open, sourcetest.Options{Reopen: reopen})
+	t.Run("Group", func(t *testing.T) { arrowGroup(t, []string{b.Addr}) })
 }

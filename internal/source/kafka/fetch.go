@@ -48,10 +48,10 @@ func (f *fetcher) fetch(ctx context.Context, offset int64) (fetched, error) {
 	if !f.known {
 		m, err := f.c.one(ctx, f.topic)
 		switch {
+		case errors.Is(err, tidemill.ErrNotFound), err == nil && m.id != f.id:
+			return fetched{}, gone(f.topic)
 		case err != nil:
 			return fetched{}, err
-		case m.id != f.id:
-			return fetched{}, gone(f.topic)
 		case f.p >= len(m.leaders) || m.leaders[f.p].node < 0:
 			return fetched{}, fmt.Errorf("topic %q partition %d has no leader: %w", f.topic, f.p, tidemill.ErrUnavailable)
 		}

@@ -114,15 +114,17 @@ func (b *Broker) Restart() {
 		b.t.Fatal(err)
 	}
 	defer cl.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	for cl.Ping(ctx) != nil {
-		if ctx.Err() != nil {
-			b.Kill()
-			b.t.Fatalf("the broker does not answer; it said:\n%s", b.output.String())
+	t := b.t
+	defer func() {
+		if t.Failed() {
+			t.Logf("the broker said:\n%s", b.output.String())
 		}
-		time.Sleep(50 * time.Millisecond)
-	}
+	}()
+	proctest.Until(t, patience, "the broker to answer", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		return cl.Ping(ctx) == nil
+	})
 }
 
 // Kill ends the broker at once, as kill -9 does.
