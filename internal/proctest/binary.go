@@ -48,11 +48,3 @@ func Until(t testing.TB, patience time.Duration, what string, holds func() bool)
 		}
 	}
 }
-
-// Command returns a command of any program that is killed when the test's process ends, however
-// it does.
-func Command(name string, args ...string) *exec.Cmd {
-	cmd := exec.Command(name, args...)
-	cmd.SysProcAttr = dieWithParent()
-	return cmd
-}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/tidemill/tidemill/internal/process"
 	"github.com/tidemill/tidemill/internal/proctest"
 )
 
@@ -75,7 +76,7 @@ func (b *Broker) settings() string { return filepath.Join(b.dir, "server.propert
 // tool runs Kafka's storage tool.
 func (b *Broker) tool(args ...string) string {
 	b.t.Helper()
-	cmd := proctest.Command("java", append([]string{"-cp", filepath.Join(b.jars, "*"), "kafka.tools.StorageTool"}, args...)...)
+	cmd := process.Command("java", append([]string{"-cp", filepath.Join(b.jars, "*"), "kafka.tools.StorageTool"}, args...)...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		b.t.Fatalf("storage tool %s: %v\n%s", args[0], err, out)
@@ -104,7 +105,7 @@ func free(t testing.TB, n int) []string {
 func (b *Broker) Restart() {
 	b.t.Helper()
 	b.output.Reset()
-	b.cmd = proctest.Command("java", "-Xmx512m", "-XX:+UseSerialGC", "-cp", filepath.Join(b.jars, "*"), "kafka.Kafka", b.settings())
+	b.cmd = process.Command("java", "-Xmx512m", "-XX:+UseSerialGC", "-cp", filepath.Join(b.jars, "*"), "kafka.Kafka", b.settings())
 	b.cmd.Stdout, b.cmd.Stderr = &b.output, &b.output
 	if err := b.cmd.Start(); err != nil {
 		b.t.Fatal(err)
