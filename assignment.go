@@ -22,6 +22,9 @@ type Assignment struct {
 	Cut      Cut   `json:"cut"`
 	Round    int64 `json:"round"`
 	Examples int64 `json:"examples"`
+	// Profile is the numeric profile that all owners compute with, at staleness 0: it changes
+	// only with a generation, at its cut. "": each computes with the fastest it has.
+	Profile string `json:"profile,omitempty"`
 	// Identity is the topic's; a stream that was made again is another one.
 	Identity   string  `json:"identity"`
 	Partitions []Owner `json:"partitions"` // worker by partition

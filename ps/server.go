@@ -170,7 +170,7 @@ func (s *Server) load(ctx context.Context, a tidemill.Assignment) (*model.Model,
 	if err != nil {
 		return nil, nil, err
 	}
-	m, err := model.Compile(&a.Spec, schema)
+	m, err := model.CompileFor(&a.Spec, schema, a.Profile)
 	if err != nil {
 		return nil, nil, err
 	}

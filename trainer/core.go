@@ -20,8 +20,9 @@ type Core struct {
 	writing bool                // an assignment is on its way to the records
 	dirty   bool                // another one is needed after it
 
-	workers map[string]int  // alive and staying, with slots
-	ps      []string        // alive and staying, sorted
+	all     roster          // alive and staying
+	workers map[string]int  // of them those who offer the job's numeric profile, with slots
+	ps      []string        // likewise, sorted
 	leaving map[string]bool // alive, and not to own anything for longer than need be
 	psIDs   []string        // those that own shards
 	plan    plan            // what changes at the next quiet point
@@ -138,7 +139,8 @@ type Event struct {
 	Member     string
 	Workers    map[string]int
 	PS         []string
-	Leaving    map[string]bool // Members: alive, in neither list, and about to go
+	Profiles   map[string][]string // Members: numeric profiles that each offers, the fastest first
+	Leaving    map[string]bool     // Members: alive, in neither list, and about to go
 	Origins    []tidemill.Origin
 	Report     wire.Report
 	Final      string
@@ -318,12 +320,15 @@ func (c *Core) recovered(ev *Event) {
 }
 
 func (c *Core) members(ev *Event) {
-	c.workers = ev.Workers
-	c.ps = slices.Clone(ev.PS)
-	slices.Sort(c.ps)
+	c.all = roster{ev.Workers, ev.PS, ev.Profiles}
+	c.eligible()
 	c.leaving = ev.Leaving
 	switch c.phase {
 	case phaseIdle, phaseFencing, phaseOver:
+		return
+	}
+	if c.outgrown() {
+		c.rewind()
 		return
 	}
 	for _, o := range c.asg.Shards {
@@ -349,6 +354,9 @@ func (c *Core) count() int { return max(c.cfg.Partitions, len(c.asg.Origins), le
 // quiet point.
 func (c *Core) place(fresh bool) {
 	a := &c.asg
+	if a.Shards == nil {
+		c.pin()
+	}
 	if len(c.workers) == 0 || a.Shards == nil && len(c.ps) == 0 {
 		c.parked()
 		return

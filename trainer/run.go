@@ -250,7 +250,7 @@ func (r *run) members() *Event {
 			delete(workers, w)
 		}
 	}
-	return &Event{Kind: Members, Workers: workers, PS: ps}
+	return &Event{Kind: Members, Workers: workers, PS: ps, Profiles: r.t.profiles()}
 }
 
 // step runs one event and its effects.
@@ -501,7 +501,7 @@ func (r *run) manifest(e *Effect) (*snapshot.Manifest, *wire.Home) {
 	m := &snapshot.Manifest{
 		Format: snapshot.Format, Job: r.job, Model: r.spec.Model, Lineage: a.Lineage, Number: e.Number, Generation: a.Generation, Ancestor: r.origin,
 		StreamTopic: r.spec.Stream.Topic, StreamIdentity: a.Identity, Cut: e.Cut.Clone(), Round: e.Round,
-		SpecHash: r.spec.Hash(), Spec: r.spec, Profile: r.model.Engine.Profile(), Schema: a.Schema,
+		SpecHash: r.spec.Hash(), Spec: r.spec, Profile: profileOf(&a, r.model.Engine.Profile()), Schema: a.Schema,
 		Layout: r.model.Layout, Metrics: map[string]float64{}, Created: time.Now().UTC(),
 	}
 	for _, run := range e.Schedule {

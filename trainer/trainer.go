@@ -33,6 +33,9 @@ type Session struct {
 	tidemill.Member
 	Roles []string `json:"roles"`
 	Slots int      `json:"slots,omitempty"`
+	// Profiles are the numeric profiles that its slots and shards can compute with, the fastest
+	// first; none: it does not say, and is taken to offer all.
+	Profiles []string `json:"profiles,omitempty"`
 	// Protocols that the process speaks; zero: it does not say.
 	Protocols tidemill.Protocols `json:"protocols,omitzero"`
 }
@@ -282,6 +285,17 @@ func (t *Trainer) alive() (workers map[string]int, ps []string, members map[stri
 	}
 	slices.Sort(ps)
 	return workers, ps, members
+}
+
+// profiles returns the numeric profiles that members say they offer.
+func (t *Trainer) profiles() map[string][]string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	out := map[string][]string{}
+	for id, s := range t.members {
+		out[id] = s.Profiles
+	}
+	return out
 }
 
 func (t *Trainer) tellMembers() {

@@ -136,10 +136,10 @@ func (j *job) assign(ctx context.Context, a tidemill.Assignment) {
 			delete(j.loops, p)
 		}
 	}
-	if h := a.Spec.Hash() + string(a.Schema); j.model == nil || j.spec != h {
+	if h := a.Spec.Hash() + a.Profile + string(a.Schema); j.model == nil || j.spec != h {
 		schema, err := model.DecodeSchema(a.Schema)
 		if err == nil {
-			j.model, err = model.Compile(&a.Spec, schema)
+			j.model, err = model.CompileFor(&a.Spec, schema, a.Profile)
 		}
 		if err != nil {
 			// The trainer compiled the same spec before it wrote the assignment.

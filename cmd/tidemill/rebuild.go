@@ -178,6 +178,9 @@ func showRebuilt(w io.Writer, r *rebuild.Result) {
 		if f.Table != "" {
 			name += " " + f.Table
 		}
+		if f.Note != "" {
+			what = f.Note
+		}
 		row("file", "%s: %s", name, what)
 	}
 }

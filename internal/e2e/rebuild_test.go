@@ -9,6 +9,7 @@ import (
 	"gocloud.dev/blob/memblob"
 
 	"github.com/tidemill/tidemill"
+	"github.com/tidemill/tidemill/internal/model"
 	"github.com/tidemill/tidemill/internal/node"
 	"github.com/tidemill/tidemill/internal/rebuild"
 	"github.com/tidemill/tidemill/internal/snapshot"
@@ -155,7 +156,7 @@ func TestRebuildImpossible(t *testing.T) {
 		t.Fatal(err)
 	}
 	restore := rewrite(snap, func(m *snapshot.Manifest) { m.Profile = "abacus/wood" })
-	check("another profile", "power", 3, rebuild.Nearest, rebuild.Impossible, "the numeric profile differs: snapshot")
+	check("another profile", "power", 3, rebuild.Nearest, rebuild.Impossible, "the numeric profile differs: the version was trained with abacus/wood")
 	restore()
 	restore = rewrite(snap, func(m *snapshot.Manifest) { m.StreamIdentity = "another" })
 	check("another stream", "power", 3, rebuild.Nearest, rebuild.Impossible, "was made again")
@@ -189,4 +190,22 @@ func TestRebuildImpossible(t *testing.T) {
 		t.Fatal(err)
 	}
 	check("no stream", "power", 1, rebuild.Nearest, rebuild.Impossible, "does not exist any more")
+}
+
+// A job is pinned to a numeric profile, and rebuilt with the bits of that profile on a machine
+// that has faster ones.
+func TestRebuildOfAProfile(t *testing.T) {
+	yaml, csv := power(t, 600)
+	profiles := model.Profiles()
+	s := start(t, t.TempDir(), node.Config{Profiles: profiles[len(profiles)-1:]})
+	s.produce("power", 1, csv)
+	s.submit(parse(t, yaml, func(sp *tidemill.Spec) {
+		sp.Train.Snapshot.Rows, sp.Gate.Mode, sp.Train.Batch = 300, tidemill.GateOff, 16
+		sp.Architecture = tidemill.Architecture{Kind: tidemill.DeepFM, Dim: 8, Hidden: []int{16}, InitScale: 0.01, Loss: "logistic"}
+	}))
+	s.finish("power")
+	r := s.rebuild("power", 1, rebuild.Nearest)
+	if r.Outcome != rebuild.Same || r.Profile != profiles[len(profiles)-1] {
+		t.Errorf("%+v", r)
+	}
 }

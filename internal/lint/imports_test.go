@@ -154,6 +154,7 @@ var pure = []struct {
 	{"trainer/gate", []string{"fmt", "math", "slices", "sort", "strings", "errors", "."}},
 	{"trainer/core.go", []string{"fmt", "slices", ".", "internal/wire"}},
 	{"trainer/core_rounds.go", []string{"slices", "."}},
+	{"trainer/core_profile.go", []string{"maps", "slices", "strings", "."}},
 	{"trainer/place.go", []string{"slices", "."}},
 	{"worker/core.go", []string{"errors", "fmt", "slices", ".", "internal/wire"}},
 	{"ps/core.go", []string{"fmt", "slices", ".", "internal/wire"}},

@@ -49,11 +49,27 @@ func optimizer(path string, c tidemill.OptimizerChoice) (Optimizer, error) {
 // Compile compiles spec for rows of schema. It returns ErrInvalid errors for a spec that does
 // not fit the schema or names what no engine offers.
 func Compile(spec *tidemill.Spec, schema *arrow.Schema) (*Model, error) {
+	return CompileFor(spec, schema, "")
+}
+
+// Profiles lists the numeric profiles that this process can offer, the fastest first.
+func Profiles() []string { return native.Profiles() }
+
+// CompileFor is Compile for computing with the bits of a numeric profile, "" being the fastest
+// that this process offers. One that it does not offer is refused with tidemill.ErrInvalid.
+func CompileFor(spec *tidemill.Spec, schema *arrow.Schema, profile string) (*Model, error) {
+	level := kernel.Best()
+	if profile != "" {
+		var err error
+		if level, err = native.LevelOf(profile); err != nil {
+			return nil, err
+		}
+	}
 	plan, err := feature.Compile(spec, schema)
 	if err != nil {
 		return nil, err
 	}
-	eng, err := native.Compile(spec, plan.Shape(), kernel.Best())
+	eng, err := native.Compile(spec, plan.Shape(), level)
 	if err != nil {
 		return nil, err
 	}

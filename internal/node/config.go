@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/tidemill/tidemill"
+	"github.com/tidemill/tidemill/internal/model"
 	"github.com/tidemill/tidemill/internal/rpc"
 	"github.com/tidemill/tidemill/ps"
 	"github.com/tidemill/tidemill/serving"
@@ -65,6 +66,9 @@ type Config struct {
 	// OpenPredictions lets everybody who connects ask for predictions, also where certificates
 	// are asked of those who call anything else.
 	OpenPredictions bool
+	// Profiles are the numeric profiles that this node offers, the fastest first; default: all
+	// that it can. Fewer are for trying out a mixture of machines.
+	Profiles []string
 	// Protocols are the versions of the cluster's protocol that this node speaks; default
 	// DefaultProtocols. A narrower range is for trying out a mixture of versions.
 	Protocols tidemill.Protocols
@@ -106,6 +110,9 @@ func (c *Config) validate() error {
 	}
 	if err := c.Security.Validate(); err != nil {
 		return err
+	}
+	if len(c.Profiles) == 0 {
+		c.Profiles = model.Profiles()
 	}
 	if !c.Protocols.Known() {
 		c.Protocols = DefaultProtocols()

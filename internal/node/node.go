@@ -558,5 +558,5 @@ func (n *Node) serveModels(sctx, ctx context.Context, g, servers *errgroup.Group
 
 // sessionValue is what the session lease says of this process.
 func (n *Node) sessionValue(m tidemill.Member) ([]byte, error) {
-	return json.Marshal(trainer.Session{Member: m, Roles: n.cfg.Roles, Slots: n.cfg.Slots, Protocols: n.cfg.Protocols})
+	return json.Marshal(trainer.Session{Member: m, Roles: n.cfg.Roles, Slots: n.cfg.Slots, Profiles: n.cfg.Profiles, Protocols: n.cfg.Protocols})
 }

@@ -1,8 +1,6 @@
 package native
 
 import (
-	"runtime"
-
 	"github.com/tidemill/tidemill"
 	"github.com/tidemill/tidemill/internal/engine"
 	"github.com/tidemill/tidemill/internal/kernel"
@@ -30,10 +28,8 @@ func (m *model) Tensors() []tidemill.TensorSpec { return m.plan.Tensors }
 func (m *model) UsesField(t, f int) bool        { return m.plan.Uses[t][f] }
 func (m *model) Outputs() int                   { return m.plan.Outputs }
 
-// Profile is native/GOARCH/Go version/instruction level.
-func (m *model) Profile() string {
-	return "native/" + runtime.GOARCH + "/" + runtime.Version() + "/" + m.level.String()
-}
+// Profile is the numeric profile at m's level.
+func (m *model) Profile() string { return Profile(m.level) }
 
 func (m *model) NewStepper() engine.Stepper {
 	p := m.plan
