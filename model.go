@@ -222,11 +222,18 @@ type Schedule struct {
 	Factor float64 `json:"factor" yaml:"factor"` // exponential: factor per period; cosine: final fraction
 }
 
-// Interval is a cadence, in rows or in time; the other is zero.
+// Interval is a cadence, in rows or in time (the other is zero), and how much of what it makes
+// is kept.
 type Interval struct {
 	Rows int64         `json:"rows,omitempty"`
 	Time time.Duration `json:"time,omitempty"`
+	// Keep is how many of the newest snapshots can be restored; default DefaultKeep. Older ones go,
+	// but those of savepoints, and of versions that serve or are under test.
+	Keep int `json:"keep,omitempty"`
 }
+
+// DefaultKeep is how many snapshots a job keeps unless its spec says otherwise.
+const DefaultKeep = 10
 
 // TrainSpec says how a job is run.
 type TrainSpec struct {

@@ -43,7 +43,7 @@ features:
   - {name: key, column: key, hash: {}}
 architecture: {kind: linear, loss: huber, huber_delta: 1}
 optimizer: {sparse: {sgd: {lr: %d}}, dense: {sgd: {lr: %d}}}
-train: {batch: %d, linger: 1h, staleness: %d, snapshot: {every: %s}}
+train: {batch: %d, linger: 1h, staleness: %d, snapshot: {every: %s, keep: 100000}}
 gate: {margin: 0.01, alpha: 0.01, min_examples: 100}
 `, countsJob, countsTopic, c.batch, c.batch, c.batch, c.staleness, c.every)
 }

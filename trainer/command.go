@@ -416,6 +416,9 @@ func (t *Trainer) byHandAlone(ctx context.Context, verb, name string, version in
 	if r.model, err = model.Compile(&r.spec, schema); err != nil {
 		return tidemill.Champion{}, err
 	}
+	if r.keep, err = newKeeper(r); err != nil {
+		return tidemill.Champion{}, err
+	}
 	v, err := newValidator(r)
 	if err != nil {
 		return tidemill.Champion{}, err

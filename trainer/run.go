@@ -53,6 +53,7 @@ type run struct {
 	from    int64              // the snapshot that the job's record named when the run began; 0: none
 	origin  *snapshot.Ancestor // what the lineage began from
 	val     *validator
+	keep    *keeper
 
 	// assignment as last written, for those who ask; guarded by the trainer's mu.
 	asg tidemill.Assignment
@@ -102,6 +103,9 @@ func (r *run) main(ctx context.Context) {
 	if err == nil {
 		r.val, err = newValidator(r)
 	}
+	if err == nil {
+		r.keep, err = newKeeper(r)
+	}
 	if err != nil {
 		r.log.Error("the job cannot be run", "err", err)
 		r.fail(ctx, err)
@@ -121,7 +125,7 @@ func (r *run) main(ctx context.Context) {
 		}
 	}()
 	over := isTerminal(r.asg.State)
-	validated, lettered := make(chan struct{}), make(chan struct{})
+	validated, lettered, kept := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(validated)
 		if !over || r.left.undecided {
@@ -132,11 +136,16 @@ func (r *run) main(ctx context.Context) {
 		defer close(lettered)
 		r.dead.run(ctx)
 	}()
+	go func() {
+		defer close(kept)
+		r.keep.run(ctx)
+	}()
 	defer func() {
 		stop()
 		<-queue
 		<-validated
 		<-lettered
+		<-kept
 	}()
 	// end waits for the last candidates' decisions and the last dead letters.
 	end := func(state string) {

@@ -33,15 +33,17 @@ type validator struct {
 
 	book    *gate.Book
 	scorers map[int64]*predict.Scorer
-	offered map[int64]bool // snapshots that a version was made of
-	next    int64          // number of the next version
-	last    int64          // number of the last champion record that is known: ours, or our fence
-	prior   []float32
-	probes  []byte
-	cut     tidemill.Cut // of the newest committed snapshot
-	readers []*follower
-	pieces  chan tidemill.Batch
-	kept    int
+	// snapshots holds those of the versions that scorers holds, as far as they are this job's.
+	snapshots map[int64]int64
+	offered   map[int64]bool // snapshots that a version was made of
+	next      int64          // number of the next version
+	last      int64          // number of the last champion record that is known: ours, or our fence
+	prior     []float32
+	probes    []byte
+	cut       tidemill.Cut // of the newest committed snapshot
+	readers   []*follower
+	pieces    chan tidemill.Batch
+	kept      int
 
 	retained time.Time // when the stream was last told what is needed
 }
@@ -63,7 +65,7 @@ func newValidator(r *run) (*validator, error) {
 	}
 	return &validator{
 		r: r, log: r.log, model: r.spec.Model, champ: champ, kick: make(chan struct{}, 1),
-		scorers: map[int64]*predict.Scorer{}, offered: map[int64]bool{}, pieces: make(chan tidemill.Batch),
+		scorers: map[int64]*predict.Scorer{}, snapshots: map[int64]int64{}, offered: map[int64]bool{}, pieces: make(chan tidemill.Batch),
 	}, nil
 }
 
@@ -85,7 +87,11 @@ func (v *validator) wake() {
 // committed hands over a committed snapshot; home is nil when it was committed by a
 // predecessor.
 func (v *validator) committed(m *snapshot.Manifest, _ *wire.Home) {
-	v.do(func(ctx context.Context) error { return v.offer(ctx, m) })
+	v.r.keep.offer(m.Number)
+	v.do(func(ctx context.Context) error {
+		defer v.r.keep.offered(m.Number)
+		return v.offer(ctx, m)
+	})
 }
 
 // finish tells that no further snapshot will come.
@@ -106,6 +112,8 @@ func (v *validator) run(ctx context.Context) {
 		}
 		v.log.Error("validation begins again", "err", err)
 		v.scorers, v.offered, v.readers, v.kept = map[int64]*predict.Scorer{}, map[int64]bool{}, nil, 0
+		v.snapshots = map[int64]int64{}
+		v.r.keep.begins()
 		sleep(ctx, time.Second)
 	}
 }
@@ -195,6 +203,7 @@ func (v *validator) recover(ctx context.Context) error {
 			return gate.Serving{}, err
 		}
 		v.scorers[n] = m.NewScorer()
+		v.of(files)
 		return gate.Serving{Version: n, Cut: files.Version.Cut}, nil
 	}
 	if rec != nil {
@@ -222,7 +231,9 @@ func (v *validator) recover(ctx context.Context) error {
 		}
 		files, err := snapshot.ReadVersion(ctx, b, v.model, n)
 		if err != nil {
-			v.log.Warn("a version cannot be read", "version", n, "err", err)
+			if !errors.Is(err, tidemill.ErrNotFound) { // it is not retired
+				v.log.Warn("a version cannot be read", "version", n, "err", err)
+			}
 			continue
 		}
 		if files.Version.Lineage != v.r.line {
@@ -415,6 +426,7 @@ func (v *validator) present(ctx context.Context, files *snapshot.VersionFiles) e
 	if m != nil {
 		v.scorers[n] = m.NewScorer()
 	}
+	v.of(files)
 	_, err := v.decide(ctx, gate.Offer{Version: n, Cut: files.Version.Cut, Mechanics: mech})
 	return err
 }
@@ -437,6 +449,13 @@ func examine(files *snapshot.VersionFiles) (gate.Mechanics, *predict.Model) {
 		mech.Loads = gate.FindingOf(err)
 	}
 	return mech, m
+}
+
+// of notes which snapshot a version is of, if it is this job's.
+func (v *validator) of(files *snapshot.VersionFiles) {
+	if files.Version.Job == v.r.job {
+		v.snapshots[files.Version.Number] = files.Version.Snapshot
+	}
 }
 
 // apply steps the Book, where the event itself is not expected to be refused.
@@ -467,9 +486,7 @@ func (v *validator) decide(ctx context.Context, e gate.Event) ([]gate.Outcome, e
 			f(o.Decision)
 		}
 	}
-	if len(outs) > 0 {
-		v.forgetModels()
-	}
+	v.forgetModels()
 	return outs, err
 }
 
@@ -496,7 +513,8 @@ func (v *validator) crown(ctx context.Context, rec *tidemill.Champion) error {
 	return err
 }
 
-// forgetModels frees the models that nobody is going to score again.
+// forgetModels frees the models that nobody is going to score again, and the snapshots that
+// they are of.
 func (v *validator) forgetModels() {
 	need := map[int64]bool{v.book.Champion().Version: true, v.book.Anchor().Version: true}
 	for _, s := range v.book.Standings() {
@@ -507,6 +525,15 @@ func (v *validator) forgetModels() {
 			delete(v.scorers, n)
 		}
 	}
+	tested := map[int64]bool{}
+	for n, of := range v.snapshots {
+		if need[n] {
+			tested[of] = true
+		} else {
+			delete(v.snapshots, n)
+		}
+	}
+	v.r.keep.tests(tested)
 }
 
 // history returns all decisions on a version and the newest record that made it serve.
@@ -564,7 +591,11 @@ func (t *Trainer) predecessor(ctx context.Context, model string) (int64, error) 
 
 // byHand makes a version serve because somebody says so.
 func (v *validator) byHand(ctx context.Context, kind string, version int64, by, why string) (tidemill.Champion, error) {
-	files, err := snapshot.ReadVersion(ctx, v.r.t.cfg.Bucket, v.model, version)
+	b := v.r.t.cfg.Bucket
+	if err := snapshot.HoldVersion(ctx, b, v.model, version, by, time.Now()); err != nil {
+		return tidemill.Champion{}, err
+	}
+	files, err := snapshot.ReadVersion(ctx, b, v.model, version)
 	if err != nil {
 		return tidemill.Champion{}, err
 	}
@@ -572,6 +603,7 @@ func (v *validator) byHand(ctx context.Context, kind string, version int64, by, 
 	if m != nil {
 		v.scorers[version] = m.NewScorer()
 	}
+	v.of(files)
 	outs, err := v.decide(ctx, gate.ByHand{Version: version, Cut: files.Version.Cut, Kind: kind, By: by, Why: why, Mechanics: mech})
 	if err != nil {
 		return tidemill.Champion{}, err

@@ -45,7 +45,7 @@ func TestRebuildVersions(t *testing.T) {
 	yaml, csv := power(t, 1500)
 	dir := t.TempDir()
 	doc := parse(t, yaml, func(sp *tidemill.Spec) {
-		sp.Train.Snapshot.Rows, sp.Train.Batch = 200, 3
+		sp.Train.Snapshot.Rows, sp.Train.Snapshot.Keep, sp.Train.Batch = 200, 1000, 3
 		sp.Features[3].Standardize = &tidemill.Standardize{}
 		sp.Features[0].Bucketize = &tidemill.Bucketize{Quantiles: 10, LearnRows: 100}
 		sp.Optimizer.Sparse = tidemill.OptimizerChoice{Kind: tidemill.FTRL}
@@ -96,7 +96,7 @@ func TestRebuildImpossible(t *testing.T) {
 	s := start(t, t.TempDir(), node.Config{})
 	s.produce("power", 1, csv)
 	s.submit(parse(t, yaml, func(sp *tidemill.Spec) {
-		sp.Train.Snapshot.Rows, sp.Gate.Mode, sp.Train.Batch = 200, tidemill.GateOff, 4
+		sp.Train.Snapshot.Rows, sp.Train.Snapshot.Keep, sp.Gate.Mode, sp.Train.Batch = 200, 1000, tidemill.GateOff, 4
 	}))
 	s.finish("power")
 	s.submit(parse(t, yaml, func(sp *tidemill.Spec) {

@@ -43,33 +43,39 @@ func (c *Chain) Last(ctx context.Context) (int64, []byte, error) {
 	c.mu.Lock()
 	n := c.last
 	c.mu.Unlock()
-	if n == 0 {
-		all, err := c.List(ctx, 0)
-		if err != nil || len(all) == 0 {
+	for tries := 0; ; tries++ {
+		if n == 0 {
+			all, err := c.List(ctx, 0)
+			if err != nil || len(all) == 0 {
+				return 0, nil, err
+			}
+			n = all[len(all)-1]
+		}
+		for {
+			ok, err := c.bucket.Exists(ctx, c.Name(n+1))
+			if err != nil {
+				return 0, nil, storeError("look for", c.Name(n+1), err)
+			}
+			if !ok {
+				break
+			}
+			n++
+		}
+		data, err := c.Read(ctx, n)
+		if err == nil {
+			c.saw(n)
+			return n, data, nil
+		}
+		if !errors.Is(err, tidemill.ErrNotFound) {
 			return 0, nil, err
 		}
-		n = all[len(all)-1]
-	}
-	for {
-		ok, err := c.bucket.Exists(ctx, c.Name(n+1))
-		if err != nil {
-			return 0, nil, storeError("look for", c.Name(n+1), err)
+		// It was there. Either the front was removed, up to beyond it, since we looked last, or
+		// somebody removed the last record.
+		if all, lerr := c.List(ctx, 0); lerr != nil || len(all) == 0 || all[len(all)-1] <= n || tries == 10 {
+			return 0, nil, errors.Join(fmt.Errorf("chain is %w: its last record, %s, was removed", tidemill.ErrCorrupt, c.Name(n)), lerr)
 		}
-		if !ok {
-			break
-		}
-		n++
+		n = 0
 	}
-	data, err := c.Read(ctx, n)
-	if errors.Is(err, tidemill.ErrNotFound) {
-		// The record was there and has no successor: somebody removed it.
-		return 0, nil, fmt.Errorf("chain is %w: its last record, %s, was removed", tidemill.ErrCorrupt, c.Name(n))
-	}
-	if err != nil {
-		return 0, nil, err
-	}
-	c.saw(n)
-	return n, data, nil
 }
 
 // saw moves the hint forward.
@@ -101,6 +107,12 @@ func (c *Chain) Append(ctx context.Context, n int64, record []byte) error {
 			return storeError("look for", c.Name(n-1), err)
 		}
 		if !ok {
+			// The chain may have gone on, and its front may be gone up to here.
+			if all, err := c.List(ctx, n); err != nil {
+				return err
+			} else if len(all) > 0 {
+				return fmt.Errorf("create blob %s: %w", c.Name(n), tidemill.ErrExists)
+			}
 			return tidemill.Invalid("record %d cannot be appended: record %d does not exist", "read the chain's last record again", n, n-1)
 		}
 	}

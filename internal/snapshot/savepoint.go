@@ -19,10 +19,10 @@ import (
 //
 // What it holds off. As long as the record exists no collector removes that manifest, or any
 // blob that a restore of it reads (whatever manifest wrote it). A collector keeps the promise by
-// looking in this order: it lists the chain first, the savepoints after that (PinnedSnapshots),
-// and only then removes; and it never removes the newest manifest of a chain. A savepoint is
-// safe against it because NewSavepoint looks in the opposite order: it writes its record first,
-// and then makes sure that the manifest is still the newest, or else still whole.
+// recording what it is about to take before it lists the savepoints, and removing after that
+// (Collector); and it never removes the newest manifest of a chain. A savepoint is safe
+// against it because NewSavepoint looks in the opposite order: it writes its record first, and
+// then makes sure that the snapshot was not taken, and that it is whole.
 //
 // A process that reads an older snapshot for a while (rebuild, a job that starts from another
 // one's snapshot) holds it by a savepoint too, and deletes that when it is done; one that was
@@ -105,6 +105,9 @@ func NewSavepoint(ctx context.Context, b *blob.Bucket, m *Manifest, name, by, wh
 // stillWhole reports whether a snapshot is there with all its blobs. Their bytes are compared
 // when they are read.
 func stillWhole(ctx context.Context, b *blob.Bucket, m *Manifest) error {
+	if err := CheckKept(ctx, b, m.Job, m.Number); err != nil {
+		return err
+	}
 	c, err := Snapshots(b, m.Job)
 	if err != nil {
 		return err

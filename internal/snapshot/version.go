@@ -273,7 +273,13 @@ func ReadVersion(ctx context.Context, b *blob.Bucket, model string, version int6
 	if err != nil {
 		return nil, err
 	}
-	return readVersion(ctx, b, m)
+	v, err := readVersion(ctx, b, m)
+	if errors.Is(err, tidemill.ErrCorrupt) {
+		if rerr := checkNotRetired(ctx, b, model, version); rerr != nil {
+			return nil, rerr
+		}
+	}
+	return v, err
 }
 
 func readVersionManifest(ctx context.Context, b *blob.Bucket, model string, version int64) (*versionManifest, error) {

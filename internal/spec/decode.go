@@ -381,7 +381,7 @@ func (d *decoder) duration(path string, n ast.Node, v reflect.Value) {
 
 var rowsPattern = regexp.MustCompile(`^([0-9][0-9_]*)\s*rows?$`)
 
-// interval reads {every: 2s} or {every: 500 rows}.
+// interval reads {every: 2s} or {every: 500 rows}, and keep: N beside it.
 func (d *decoder) interval(path string, n ast.Node, v *tidemill.Interval) {
 	pairs, ok := entries(n)
 	if !ok {
@@ -392,12 +392,20 @@ func (d *decoder) interval(path string, n ast.Node, v *tidemill.Interval) {
 		d.fail(path, d.doc.Place(path), path+" says nothing", "write {every: 2s} or {every: 500 rows}")
 		return
 	}
-	d.pairs(path, pairs, []string{"every"}, func(_, at string, n ast.Node) {
+	d.pairs(path, pairs, []string{"every", "keep"}, func(key, at string, n ast.Node) {
 		n, ok := d.resolve(at, n)
 		if !ok {
 			return
 		}
 		s, _ := scalarOf(n)
+		if key == "keep" {
+			if keep, ok := whole(s.text); ok && keep > 0 && keep <= 100_000 {
+				v.Keep = int(keep)
+				return
+			}
+			d.wrong(at, n, "a number of snapshots", "write a whole number from 1 to 100000")
+			return
+		}
 		if m := rowsPattern.FindStringSubmatch(s.text); m != nil {
 			if rows, ok := whole(m[1]); ok && rows > 0 {
 				v.Rows = rows

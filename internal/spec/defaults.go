@@ -23,9 +23,10 @@ func Defaults(s *tidemill.Spec) {
 	t := &s.Train
 	or(&t.Batch, 512)
 	or(&t.Linger, 200*time.Millisecond)
-	if t.Snapshot == (tidemill.Interval{}) {
+	if t.Snapshot.Rows == 0 && t.Snapshot.Time == 0 {
 		t.Snapshot.Time = 10 * time.Second
 	}
+	or(&t.Snapshot.Keep, tidemill.DefaultKeep)
 	if t.MaxBadRows.IsZero() {
 		t.MaxBadRows.Rows = 1000
 	}

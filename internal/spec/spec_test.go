@@ -73,7 +73,7 @@ func TestParse(t *testing.T) {
 			Average: &tidemill.AverageSpec{Decay: 0.999},
 		},
 		Train: tidemill.TrainSpec{Batch: 512, Linger: 200 * time.Millisecond,
-			Snapshot: tidemill.Interval{Time: 2 * time.Second}, MaxRows: 5_000_000, MaxBadRows: tidemill.BadBudget{Rows: 1000}},
+			Snapshot: tidemill.Interval{Time: 2 * time.Second, Keep: tidemill.DefaultKeep}, MaxRows: 5_000_000, MaxBadRows: tidemill.BadBudget{Rows: 1000}},
 		Gate: tidemill.GateSpec{Mode: "on", Prove: "not_worse", Margin: 0.01, Alpha: 0.01, Clip: 0.5,
 			MinExamples: 1000, MaxExamples: 20_000},
 		Serve:  tidemill.ServeSpec{MaxBatch: 1024, Keep: 2},
@@ -143,7 +143,13 @@ func TestForms(t *testing.T) {
 		old, new string
 		ok       check
 	}{
-		{"rows", "{every: 2s}", "{every: 500 rows}", func(s *tidemill.Spec) bool { return s.Train.Snapshot == tidemill.Interval{Rows: 500} }},
+		{"rows", "{every: 2s}", "{every: 500 rows}", func(s *tidemill.Spec) bool { return s.Train.Snapshot == tidemill.Interval{Rows: 500, Keep: tidemill.DefaultKeep} }},
+		{"keep", "{every: 2s}", "{every: 2s, keep: 3}", func(s *tidemill.Spec) bool {
+			return s.Train.Snapshot == tidemill.Interval{Time: 2 * time.Second, Keep: 3}
+		}},
+		{"keep alone", "{every: 2s}", "{keep: 3}", func(s *tidemill.Spec) bool {
+			return s.Train.Snapshot == tidemill.Interval{Time: 10 * time.Second, Keep: 3}
+		}},
 		{"one row", "{every: 2s}", "{every: 1 row}", func(s *tidemill.Spec) bool { return s.Train.Snapshot.Rows == 1 }},
 		{"many rows", "{every: 2s}", "{every: 1_000 rows}", func(s *tidemill.Spec) bool { return s.Train.Snapshot.Rows == 1000 }},
 		{"no snapshot", "snapshot: {every: 2s}, ", "", func(s *tidemill.Spec) bool { return s.Train.Snapshot.Time == 10*time.Second }},
