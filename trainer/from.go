@@ -175,19 +175,30 @@ func (t *Trainer) seed(ctx context.Context, a *tidemill.Assignment, m *snapshot.
 	}
 }
 
-// top returns the number of a chain's last record and the largest generation it knows of.
+// top returns the number of a chain's last record and the largest generation it can know of:
+// damaged records at its end count as if each had raised it by one, as fence records do.
 func top(ctx context.Context, chain *snapshot.Chain) (last int64, generation uint64, err error) {
 	last, _, err = chain.Last(ctx)
 	if err != nil || last == 0 {
 		return 0, 0, err
 	}
-	m, err := snapshot.ReadManifest(ctx, chain, last)
-	if err != nil {
-		return 0, 0, err
-	}
-	generation = m.Generation
-	if m.Fence != nil {
-		generation = max(generation, m.Fence.Generation)
+	for n := last; n > 0; n-- {
+		m, err := snapshot.ReadManifest(ctx, chain, n)
+		if errors.Is(err, tidemill.ErrCorrupt) {
+			generation++
+			continue
+		}
+		if errors.Is(err, tidemill.ErrNotFound) && n < last { // all that is left is damaged
+			break
+		}
+		if err != nil {
+			return 0, 0, err
+		}
+		generation += m.Generation
+		if m.Fence != nil {
+			generation += max(m.Generation, m.Fence.Generation) - m.Generation
+		}
+		break
 	}
 	return last, generation, nil
 }

@@ -54,6 +54,7 @@ type run struct {
 	origin  *snapshot.Ancestor // what the lineage began from
 	val     *validator
 	keep    *keeper
+	damaged bool // a damaged snapshot was reported, and advice is sought
 
 	// assignment as last written, for those who ask; guarded by the trainer's mu.
 	asg tidemill.Assignment
@@ -185,6 +186,9 @@ func (r *run) main(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case ev := <-r.inbox:
+			if r.damage(ctx, &ev) {
+				continue
+			}
 			if ev.Kind == Members {
 				ev = *r.members()
 			}
@@ -362,7 +366,7 @@ func (r *run) fence(ctx context.Context, generation uint64) {
 		if err != nil {
 			if ctx.Err() == nil {
 				r.log.Error("the snapshot chain cannot be read", "err", err)
-				r.reply(Event{Kind: Stop, Final: tidemill.JobFailed, Reason: err.Error()})
+				r.reply(Event{Kind: Stop, Final: tidemill.JobFailed, Reason: err.Error() + "; " + goOnFrom(ctx, r.t.cfg.Bucket, r.job)})
 			}
 			return
 		}
@@ -370,7 +374,7 @@ func (r *run) fence(ctx context.Context, generation uint64) {
 			if m, err = r.own(ctx); err != nil {
 				if ctx.Err() == nil {
 					r.log.Error("the snapshot to start from cannot be read", "err", err)
-					r.reply(Event{Kind: Stop, Final: tidemill.JobFailed, Reason: err.Error()})
+					r.reply(Event{Kind: Stop, Final: tidemill.JobFailed, Reason: err.Error() + "; " + goOnFrom(ctx, r.t.cfg.Bucket, r.job)})
 				}
 				return
 			}

@@ -102,7 +102,7 @@ func TestSwap(t *testing.T) {
 	n := startLive(t, dir, cfg)
 	job, csv := exampleJob(t, "intrusion", math.MaxInt-1)
 	job.Spec.Gate.Mode = tidemill.GateOff
-	job.Spec.Train.Snapshot = tidemill.Interval{Rows: swapRows}
+	job.Spec.Train.Snapshot = tidemill.Interval{Rows: swapRows, Keep: 1000}
 	name := job.Spec.Model
 	rows := openRows(t, csv)
 	if _, err := n.Stream().Create(n.ctx, job.Spec.Stream.Topic, 1, rows.Schema()); err != nil {

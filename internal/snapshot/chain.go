@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 
@@ -126,18 +127,28 @@ func (c *Chain) Append(ctx context.Context, n int64, record []byte) error {
 // List returns the numbers of all records from number from on, ascending. A gap between them
 // wraps tidemill.ErrCorrupt and names the missing record.
 func (c *Chain) List(ctx context.Context, from int64) ([]int64, error) {
+	all, err := c.numbers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	at, _ := slices.BinarySearch(all, from)
+	all = all[at:]
+	for i := 1; i < len(all); i++ {
+		if all[i] != all[i-1]+1 {
+			return all[:i], fmt.Errorf("chain is %w: record %s is missing, and a later one exists", tidemill.ErrCorrupt, c.Name(all[i-1]+1))
+		}
+	}
+	return all, nil
+}
+
+// numbers returns the numbers of all records, ascending, whether or not some are missing.
+func (c *Chain) numbers(ctx context.Context) ([]int64, error) {
 	var out []int64
 	err := list(ctx, c.bucket, c.prefix, func(key string) error {
 		digits, ok := strings.CutSuffix(strings.TrimPrefix(key, c.prefix), c.suffix)
-		n, valid := parseNumber(digits)
-		if !ok || !valid || n < from {
-			return nil
+		if n, valid := parseNumber(digits); ok && valid {
+			out = append(out, n)
 		}
-		if len(out) > 0 && out[len(out)-1] != n-1 {
-			missing := out[len(out)-1] + 1
-			return fmt.Errorf("chain is %w: record %s is missing, and a later one exists", tidemill.ErrCorrupt, c.Name(missing))
-		}
-		out = append(out, n)
 		return nil
 	})
 	return out, err

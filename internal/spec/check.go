@@ -373,7 +373,7 @@ func (c *checker) train() {
 	if t.Snapshot.Rows < 0 || t.Snapshot.Time < 0 || t.Snapshot.Rows > 0 && t.Snapshot.Time > 0 {
 		c.add("train.snapshot", "give rows or a time, above 0", "train.snapshot has no cadence")
 	}
-	c.between("train.snapshot.keep", t.Snapshot.Keep, 1, 100_000)
+	c.between("train.snapshot.keep", t.Snapshot.Keep, 0, 100_000) // 0: the default
 	c.atLeast("train.max_rows", t.MaxRows, 0)
 	c.atLeast("train.parallelism", int64(t.Parallelism), 0)
 	c.atLeast("train.ps", int64(t.PS), 0)

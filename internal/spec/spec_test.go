@@ -143,7 +143,9 @@ func TestForms(t *testing.T) {
 		old, new string
 		ok       check
 	}{
-		{"rows", "{every: 2s}", "{every: 500 rows}", func(s *tidemill.Spec) bool { return s.Train.Snapshot == tidemill.Interval{Rows: 500, Keep: tidemill.DefaultKeep} }},
+		{"rows", "{every: 2s}", "{every: 500 rows}", func(s *tidemill.Spec) bool {
+			return s.Train.Snapshot == tidemill.Interval{Rows: 500, Keep: tidemill.DefaultKeep}
+		}},
 		{"keep", "{every: 2s}", "{every: 2s, keep: 3}", func(s *tidemill.Spec) bool {
 			return s.Train.Snapshot == tidemill.Interval{Time: 2 * time.Second, Keep: 3}
 		}},
