@@ -134,6 +134,11 @@ func (l *ledger) check(ctx context.Context, b *blob.Bucket, m *snapshot.Manifest
 	if err := snapshot.ReadParts(ctx, b, m.Parts, m.Layout, nil, s); err != nil {
 		return fmt.Errorf("snapshot %d: %w", m.Number, err)
 	}
+	return l.compare(s, m)
+}
+
+// compare compares the state that a snapshot holds with the rows below its cut.
+func (l *ledger) compare(s *state, m *snapshot.Manifest) error {
 	wrong := func(format string, args ...any) error {
 		return fmt.Errorf("snapshot %d: %s: %w", m.Number, fmt.Sprintf(format, args...), tidemill.ErrCorrupt)
 	}

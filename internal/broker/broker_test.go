@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -236,5 +237,32 @@ func remove(t *testing.T, path string) {
 	t.Helper()
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// What the server does not come back from by itself is told, once, with its kind; other errors
+// are not.
+func TestBroken(t *testing.T) {
+	for _, c := range []struct {
+		line string
+		kind error
+	}{
+		{"Critical write error: write 2.blk: no space left on device", tidemill.ErrFull},
+		{"JetStream failed to store a msg on stream 'A > B': input/output error", tidemill.ErrUnavailable},
+		{"JetStream out of file resources, will be DISABLED", tidemill.ErrUnavailable},
+	} {
+		b := &Broker{broken: make(chan string, 1)}
+		l := &logger{log: slog.New(slog.DiscardHandler), broken: b.broken}
+		l.Errorf("a client went away")
+		done, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := b.Broken(done); err != nil {
+			t.Errorf("nothing has happened yet: %v", err)
+		}
+		l.Errorf("%s", c.line)
+		l.Errorf("%s", c.line)
+		if err := b.Broken(t.Context()); !errors.Is(err, c.kind) {
+			t.Errorf("%q: %v, want %v", c.line, err, c.kind)
+		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -41,6 +42,8 @@ func (v *vigil) run(ctx context.Context) error {
 		return err
 	}
 	watched := map[string]context.CancelFunc{}
+	var members sync.WaitGroup
+	defer members.Wait()
 	for e := range entries {
 		id := strings.TrimPrefix(e.Key, trainer.MemberPrefix)
 		if e.Key == "" || id == v.own {
@@ -60,7 +63,7 @@ func (v *vigil) run(ctx context.Context) error {
 		}
 		mctx, cancel := context.WithCancel(ctx)
 		watched[id] = cancel
-		go v.member(mctx, s)
+		members.Go(func() { v.member(mctx, s) })
 	}
 	for _, stop := range watched {
 		stop()
@@ -77,6 +80,9 @@ func (v *vigil) member(ctx context.Context, m trainer.Session) {
 	}
 }
 
+// watches is what the log says once a member was reached.
+const watches = "watches over a member"
+
 // died waits until a connection to the member that had stood is broken and cannot be made again.
 // It returns false when ctx ended before.
 func (v *vigil) died(ctx context.Context, m trainer.Session) bool {
@@ -91,6 +97,9 @@ func (v *vigil) died(ctx context.Context, m trainer.Session) bool {
 		state := conn.GetState()
 		switch state {
 		case connectivity.Ready:
+			if !stood {
+				v.log.Debug(watches, "member", m.ID)
+			}
 			stood = true
 		case connectivity.Idle:
 			conn.Connect()
