@@ -49,6 +49,7 @@ type batcher struct {
 type prepared struct {
 	rng    tidemill.Range
 	rec    arrow.RecordBatch // the batch's rows without those put aside; nil: nothing prepared
+	err    error             // why nothing is, once it was tried
 	rowOf  []int64           // offset of each row of rec; nil while dense from rng.First
 	bad    []snapshot.BadRow
 	in     engine.Inputs
@@ -116,22 +117,26 @@ func (b *batcher) begin(ctx context.Context, cur Batch) error {
 	b.cur = cur
 	b.prepared.release()
 	b.prepared, b.spare = b.spare, b.prepared
-	if b.rec != nil && b.rng == cur.Range {
-		return nil
+	if b.rng == cur.Range && (b.rec != nil || b.err != nil) {
+		return b.err
 	}
 	return b.prepare(ctx, cur.Range)
 }
 
-// ahead prepares the batch after the current one, which is being pushed. What it cannot do is
-// left to begin, which will say why.
+// ahead prepares the batch after the current one, which is being pushed. It is called again when
+// a push is repeated: what was read then is there already, and cannot be read twice. What it
+// cannot do is left to begin, which says why.
 func (b *batcher) ahead(ctx context.Context, rng tidemill.Range) {
-	if b.m.Plan.Learns() && !b.m.Plan.SparseFrozen(b.state) {
+	if b.m.Plan.Learns() && !b.m.Plan.SparseFrozen(b.state) || b.spare.rng == rng && (b.spare.rec != nil || b.spare.err != nil) {
 		return
 	}
 	current := b.prepared
 	b.prepared = b.spare
 	if err := b.prepare(ctx, rng); err != nil {
 		b.prepared.release()
+		if ctx.Err() == nil {
+			b.rng, b.err = rng, err
+		}
 	}
 	b.prepared = current
 }
@@ -146,6 +151,7 @@ func (p *prepared) release() {
 // prepare reads a batch's rows and puts aside those that cannot be used.
 func (b *batcher) prepare(ctx context.Context, rng tidemill.Range) error {
 	b.prepared.release()
+	b.err = nil
 	pieces, err := b.o.rows.next(ctx, rng)
 	if err != nil {
 		return err
