@@ -59,16 +59,6 @@ func (f *recordFormat) decoder(mem memory.Allocator) (recordDecoder, error) {
 	return file.NewRecords(f.format, f.schema, mem)
 }
 
-// CheckSpec checks what a spec says of records: that the columns have types, and that an Avro
-// schema can be read. It does no I/O.
-func CheckSpec(spec *tidemill.KafkaSpec) error {
-	if spec.Format == "" || spec.Format == tidemill.KafkaArrow {
-		return nil
-	}
-	_, err := newRecordFormat(spec)
-	return err
-}
-
 // plainTopic implements source.Topic for plain records, whose offsets are Kafka's.
 type plainTopic struct {
 	s       *Stream
