@@ -21,11 +21,11 @@ import (
 func newBench(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bench",
-		Short: "Run clusters of this program's processes and measure them",
+		Short: "Run clusters of this program's processes, or training in one, and measure them",
 		Args:  args(0, 0),
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newBenchChaos(a), newBenchRecovery(a))
+	cmd.AddCommand(newBenchChaos(a), newBenchRecovery(a), newBenchStaleness(a))
 	return cmd
 }
 
