@@ -71,6 +71,13 @@ func (k *kv) remove(key string, rev uint64) {
 	}
 }
 
+// evict ends a lease for its holder, as those do who take it for dead.
+func (k *kv) evict(s *session) {
+	if l, ok := k.leases[s.key]; ok && l.value == s.value {
+		delete(k.leases, s.key)
+	}
+}
+
 // alive lists the members that hold a lease, as the store knows it.
 func (k *kv) alive() (workers map[string]int, pss []string) {
 	k.expire()

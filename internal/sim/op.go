@@ -23,6 +23,7 @@ import (
 //	jump NODE D                 its clock jumps by D, which may be negative
 //	join NODE                   a new node, or one that had left
 //	leave NODE                  it gives its lease up and stops
+//	evict NODE                  its leases are ended by others, though it lives
 //	upgrade NODE [for D]        it leaves, and comes back after D
 //	produce PARTITION ROWS      rows are appended
 //	grow ROWS                   a log of so many rows joins the job as a partition of its own
@@ -61,7 +62,7 @@ func ParseOp(line string) (Op, error) {
 		o.For, o.Args = d*ms, o.Args[:n-2]
 	}
 	want, ok := map[string]int{
-		"crash": 1, "start": 1, "pause": 1, "slow": 1, "cut": 2, "mend": 2, "storm": 0, "disk": 1, "jump": 2, "join": 1, "leave": 1,
+		"crash": 1, "start": 1, "pause": 1, "slow": 1, "cut": 2, "mend": 2, "storm": 0, "disk": 1, "jump": 2, "join": 1, "leave": 1, "evict": 1,
 		"upgrade": 1, "produce": 2, "grow": 1, "promote": 0, "predict": 1, "savepoint": 0, "hold": 0, "resume": 0,
 	}[o.Verb]
 	if !ok || len(o.Args) < want {
@@ -157,6 +158,13 @@ func (w *World) apply(o Op) {
 		n.offset += o.num(1) * ms
 	case "predict":
 		w.clients.predict(w, n.name)
+	case "evict":
+		if n.session != nil {
+			w.kv.evict(n.session)
+		}
+		if n.trainer != nil && n.trainer.election != nil {
+			w.kv.evict(n.trainer.election)
+		}
 	case "leave", "upgrade":
 		if !n.up {
 			return

@@ -96,6 +96,8 @@ func schedule(r *rand.Rand, c *Config, events int, lies bool) []Op {
 			o.Verb, o.Args = "predict", []string{name("s", c.Servings)}
 		case x < 98:
 			o.Verb = "savepoint"
+		case x < 99:
+			o.Verb, o.Args = "evict", []string{process()}
 		default:
 			o.Verb, o.For = "hold", ten(20+r.Int64N(200))
 		}
