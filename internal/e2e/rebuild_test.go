@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"time"
 
 	"gocloud.dev/blob"
 	"gocloud.dev/blob/memblob"
@@ -190,6 +191,28 @@ func TestRebuildImpossible(t *testing.T) {
 		t.Fatal(err)
 	}
 	check("no stream", "power", 1, rebuild.Nearest, rebuild.Impossible, "does not exist any more")
+}
+
+// Of a job that keeps one snapshot, old versions are rebuilt as far as what is left allows, and
+// the rest says what is gone.
+func TestRebuildAfterCollection(t *testing.T) {
+	yaml, csv := power(t, 1200)
+	s := start(t, t.TempDir(), node.Config{})
+	s.produce("power", 1, csv)
+	s.submit(parse(t, yaml, func(sp *tidemill.Spec) {
+		sp.Train.Snapshot.Rows, sp.Train.Snapshot.Keep, sp.Gate.Mode, sp.Train.Batch = 100, 1, tidemill.GateOff, 4
+	}))
+	s.finish("power")
+	collector, err := snapshot.NewCollector(s.Bucket(), "power", "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := collector.Run(s.ctx, 1, nil, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if r := s.rebuild("power", 3, rebuild.Nearest); r.Outcome != rebuild.Impossible || !strings.Contains(r.Why, "collected") {
+		t.Errorf("%+v", r)
+	}
 }
 
 // A job is pinned to a numeric profile, and rebuilt with the bits of that profile on a machine

@@ -246,6 +246,11 @@ func findPath(ctx context.Context, b *blob.Bucket, last *snapshot.Manifest, sinc
 // whole reports whether all blobs of a snapshot are there, or names one that is not. Their bytes
 // are verified when they are read.
 func whole(ctx context.Context, b *blob.Bucket, m *snapshot.Manifest) (ok bool, missing string, err error) {
+	if err := snapshot.CheckKept(ctx, b, m.Job, m.Number); errors.Is(err, tidemill.ErrNotFound) {
+		return false, "its state", nil
+	} else if err != nil {
+		return false, "", err
+	}
 	for _, part := range m.Parts {
 		for _, info := range part.Blobs {
 			ok, err := b.Exists(ctx, info.Name)
@@ -403,6 +408,13 @@ func (r *Result) compare(ctx context.Context, cfg *Config, v tidemill.Version, m
 	if errors.Is(err, tidemill.ErrCorrupt) {
 		r.Outcome, r.Why = Different, fmt.Sprintf("the version's own files are damaged: %v", err)
 		return nil
+	}
+	if errors.Is(err, tidemill.ErrNotFound) {
+		what := "the same digest"
+		if r.Rebuilt != r.Digest {
+			what = "another digest"
+		}
+		return cannot("the files of the version were collected, so that they cannot be compared; what was trained again has %s", what)
 	}
 	if err != nil {
 		return err
