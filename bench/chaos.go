@@ -61,7 +61,8 @@ type ChaosResult struct {
 	RequestsRetried int64 `json:"requests_retried"`
 	RequestsFailed  int64 `json:"requests_failed"`
 	// RecoverySeconds: from a kill to the first batch that was applied without the one killed, by
-	// role. Kills that another fault overlapped are left out.
+	// role. Kills that another fault overlapped are left out. At staleness 0 that batch needs all
+	// partitions; elsewhere it may be one of a partition that was not hit.
 	RecoverySeconds map[string]Spread `json:"recovery_seconds"`
 	Problems        []string          `json:"problems"` // what must not happen; empty in a run that passes
 	Dir             string            `json:"dir,omitempty"`
@@ -239,6 +240,9 @@ func (c *chaos) run(ctx context.Context, r *rand.Rand) error {
 	quiet()
 	clients.Wait()
 	watchers.Wait()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	requests, retried, failed, versions, problems := load.totals()
 	c.res.Requests, c.res.RequestsRetried, c.res.RequestsFailed, c.res.Versions = requests, retried, failed, len(versions)
 	for _, p := range problems {

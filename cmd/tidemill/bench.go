@@ -50,6 +50,7 @@ func newBenchChaos(a *app) *cobra.Command {
 		seed                uint64
 		dir                 string
 		kinds               []string
+		every               time.Duration
 		keep                bool
 	)
 	cmd := &cobra.Command{
@@ -68,8 +69,8 @@ process ended that nobody had ended. The logs of all processes are then kept.`,
   tidemill bench chaos --seconds 90 --seed 17`,
 		Args: args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if seconds < 1 || runs < 1 || rate < 1 {
-				return tidemill.Invalid("--seconds, --runs and --rate are at least 1", "leave them out for their defaults")
+			if seconds < 1 || runs < 1 || rate < 1 || every <= 0 {
+				return tidemill.Invalid("--seconds, --runs, --rate and --every are above 0", "leave them out for their defaults")
 			}
 			for _, k := range kinds {
 				if !slices.Contains(bench.FaultKinds(), k) {
@@ -83,7 +84,7 @@ process ended that nobody had ended. The logs of all processes are then kept.`,
 			}
 			failed := 0
 			for i := range runs {
-				passed, err := a.chaos(cmd.Context(), bench.ChaosConfig{Seed: seed + uint64(i), Kinds: kinds, Lasts: time.Duration(seconds) * time.Second, Rate: rate}, dir, keep)
+				passed, err := a.chaos(cmd.Context(), bench.ChaosConfig{Seed: seed + uint64(i), Kinds: kinds, Every: every, Lasts: time.Duration(seconds) * time.Second, Rate: rate}, dir, keep)
 				if err != nil {
 					return err
 				}
@@ -101,6 +102,7 @@ process ended that nobody had ended. The logs of all processes are then kept.`,
 	fl.IntVar(&seconds, "seconds", 60, "how long there are faults")
 	fl.IntVar(&runs, "runs", 1, "how many runs, with a seed each")
 	fl.IntVar(&rate, "rate", 300, "rows per second")
+	fl.DurationVar(&every, "every", 2500*time.Millisecond, "mean time between two faults")
 	fl.Uint64Var(&seed, "seed", 0, "of the first run (default a random one, which is printed)")
 	fl.StringSliceVar(&kinds, "faults", nil, "only these kinds: "+strings.Join(bench.FaultKinds(), ", ")+" (default all)")
 	fl.StringVar(&dir, "dir", "", "new directory for data and logs (default a temporary one)")
