@@ -85,7 +85,7 @@ func (s *Server) follow(ctx context.Context, m *served) {
 		return
 	}
 	var (
-		applied  int64 // sequence number of the record that serves
+		core     Core
 		complain string
 		backoff  time.Duration
 	)
@@ -98,7 +98,7 @@ func (s *Server) follow(ctx context.Context, m *served) {
 		case <-timer.C:
 		case <-m.hint:
 		}
-		err := s.catchUp(ctx, m, chain, &applied)
+		err := s.catchUp(ctx, m, chain, &core)
 		wait := s.cfg.Poll
 		if err != nil && ctx.Err() == nil {
 			// One record at a time is tried, so the same text means the same trouble.
@@ -117,22 +117,23 @@ func (s *Server) follow(ctx context.Context, m *served) {
 
 // catchUp looks for a newer champion record and serves its version. Records in between are
 // skipped: only the last one counts.
-func (s *Server) catchUp(ctx context.Context, m *served, chain *snapshot.Chain, applied *int64) error {
+func (s *Server) catchUp(ctx context.Context, m *served, chain *snapshot.Chain, core *Core) error {
 	_, rec, err := snapshot.LastChampion(ctx, chain)
 	if err != nil {
 		return err
 	}
 	m.awaited.Store(rec != nil)
 	m.looked.Store(true)
-	if rec == nil || rec.Seq <= *applied {
+	next, ok := core.Next(rec)
+	if !ok {
 		s.settle()
 		return nil
 	}
 	start := s.cfg.Now()
-	if now := m.champion.Load(); now == nil || now.number != rec.Version {
-		v := m.loaded(rec.Version)
+	if now := m.champion.Load(); now == nil || now.number != next {
+		v := m.loaded(next)
 		if v == nil {
-			if v, err = s.load(ctx, m.name, rec.Version); err != nil {
+			if v, err = s.load(ctx, m.name, next); err != nil {
 				s.metrics.loads.WithLabelValues(m.name, "failed").Inc()
 				return err
 			}
@@ -141,7 +142,7 @@ func (s *Server) catchUp(ctx context.Context, m *served, chain *snapshot.Chain, 
 		}
 		s.live(m, v, start)
 	}
-	*applied = rec.Seq
+	core.Live(rec)
 	return nil
 }
 

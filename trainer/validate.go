@@ -89,8 +89,12 @@ func (v *validator) wake() {
 func (v *validator) committed(m *snapshot.Manifest, _ *wire.Home) {
 	v.r.keep.offer(m.Number)
 	v.do(func(ctx context.Context) error {
-		defer v.r.keep.offered(m.Number)
-		return v.offer(ctx, m)
+		err := v.offer(ctx, m)
+		if errors.Is(err, tidemill.ErrFenced) {
+			v.committed(m, nil) // once more when validation has begun again
+		}
+		v.r.keep.offered(m.Number)
+		return err
 	})
 }
 
@@ -132,7 +136,7 @@ func (v *validator) main(ctx context.Context) error {
 		queue, final := v.queue, v.final
 		v.queue = nil
 		v.mu.Unlock()
-		for _, f := range queue {
+		for i, f := range queue {
 			if err := f(ctx); err != nil {
 				if ctx.Err() != nil {
 					return ctx.Err()
@@ -140,6 +144,9 @@ func (v *validator) main(ctx context.Context) error {
 				// The snapshot is kept; its version is not.
 				v.log.Error("a snapshot could not be made a candidate", "err", err)
 				if errors.Is(err, tidemill.ErrFenced) {
+					v.mu.Lock()
+					v.queue = append(slices.Clone(queue[i+1:]), v.queue...)
+					v.mu.Unlock()
 					return err
 				}
 			}

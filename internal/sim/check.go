@@ -17,9 +17,12 @@ import (
 // what is stored, applied, acknowledged and served, never at what a core says of itself.
 type checks struct {
 	owners    map[string]string // what and epoch → member
+	names     map[string]bool   // of all that was ever created in the store
 	manifests int
 	fence     uint64            // largest generation that a fence record, or an assignment, begins
+	floors    map[floorOf]int64 // held by every ps below
 	last      *entry            // newest manifest
+	lastBy    string            // who committed it
 	cut       tidemill.Cut      // its cut
 	refs      map[int64][]shard // snapshot → its state by a serial computation of the schedule
 	rounds    map[int64]int64
@@ -32,7 +35,7 @@ type checks struct {
 
 func newChecks(w *World) checks {
 	return checks{
-		owners: map[string]string{}, refs: map[int64][]shard{0: emptyShards(w.cfg.Shards)}, rounds: map[int64]int64{},
+		owners: map[string]string{}, names: map[string]bool{}, floors: map[floorOf]int64{}, refs: map[int64][]shard{0: emptyShards(w.cfg.Shards)}, rounds: map[int64]int64{},
 		champions: map[int64]string{}, published: map[int64]bool{}, why: map[string]bool{},
 	}
 }
@@ -66,6 +69,11 @@ func (c *checks) stored(w *World, by string) {
 	created, deleted := w.disk.take()
 	ctx, b := context.Background(), w.disk.bucket
 	for _, name := range created {
+		if c.names[name] && isRecord(name) && !w.disk.lied {
+			_ = w.fail("%s has replaced the record %s", by, name)
+			return
+		}
+		c.names[name] = true
 		parts := strings.Split(name, "/")
 		switch {
 		case !isRecord(name):
@@ -109,6 +117,7 @@ func (c *checks) committed(w *World, m *snapshot.Manifest, by string) {
 		_ = w.fail("%s has committed snapshot %d of generation %d, after generation %d began", by, m.Number, m.Generation, c.fence)
 	}
 	c.manifests++
+	c.lastBy = by
 	w.say("snapshot %d at %v round %d", m.Number, m.Cut, m.Round)
 	for p := range c.cut {
 		if p < len(m.Cut) && m.Cut[p] < c.cut[p] && !w.lied() {
@@ -362,13 +371,23 @@ func (c *checks) end(w *World) {
 			_ = w.fail("version %d has no decision: %v", n, err)
 		}
 	}
-	if offered != c.last.manifest.Number {
+	// The last snapshot of all becomes a version, unless its trainer died in between.
+	if n, incarnation := w.member(c.lastBy); n != nil && n.trainer != nil && n.incarnation == incarnation && n.trainer.val != nil &&
+		n.trainer.val.done && offered != c.last.manifest.Number {
 		_ = w.fail("the last snapshot is %d, the last version was made of %d", c.last.manifest.Number, offered)
 	}
 }
 
+// floorOf names a partition in a generation.
+type floorOf struct {
+	generation uint64
+	partition  int
+}
+
 // acked looks at a batch that a worker believes is held by every ps.
 func (c *checks) acked(w *World, l *loop, p int, next int64) {
+	at := floorOf{l.generation, p}
+	c.floors[at] = max(c.floors[at], next)
 	for _, id := range l.pss {
 		n, incarnation := w.member(id)
 		if n == nil || n.ps == nil || n.incarnation != incarnation {
@@ -377,10 +396,39 @@ func (c *checks) acked(w *World, l *loop, p int, next int64) {
 		if g, ready := n.ps.core.Generation(); g != l.generation || !ready {
 			continue
 		}
-		if have := max(n.ps.watch.next[p], n.ps.watch.held[p]); have < next {
+		if have := max(w.first(p), n.ps.watch.next[p], n.ps.watch.held[p]); have < next {
 			_ = w.fail("offsets of partition %d below %d are acknowledged, and %s has those below %d", p, next, id, have)
 		}
 	}
+}
+
+// stray sends a ps a push that overlaps what it has applied last, as no worker should: whatever
+// becomes of it, it may not be acknowledged.
+func (w *World) stray(n *node, partition int) {
+	if n.ps == nil || partition >= len(n.ps.asg.Partitions) {
+		return
+	}
+	all := n.ps.watch.ranges[partition]
+	if len(all) == 0 {
+		return
+	}
+	r := all[len(all)-1]
+	switch w.rng.IntN(3) {
+	case 0:
+		r.Next++
+	case 1:
+		r.First--
+	default:
+		r.Next--
+	}
+	if r.Empty() || r.First < 0 {
+		return
+	}
+	n.ps.ask(ps.Event{
+		Kind: ps.Push, Generation: n.ps.asg.Generation, Partition: partition, Epoch: n.ps.asg.Partitions[partition].Epoch,
+		Round: n.ps.core.Round() + 1, Range: r, Floor: r.First, Examples: r.Next - r.First,
+		Payload: gradient{generation: n.ps.asg.Generation},
+	}, nil, func(any, error) {})
 }
 
 // psWatch watches one ps: what it applies and acknowledges, in its present generation.
@@ -389,10 +437,11 @@ type psWatch struct {
 	next       map[int]int64  // partition → applied below
 	held       map[int]int64  // partition → acknowledged below
 	epochs     map[int]uint64 // partition → epoch that has fenced the others
+	ranges     map[int][]tidemill.Range
 }
 
 func (x *psWatch) restored(p *psNode, a tidemill.Assignment) {
-	*x = psWatch{a.Generation, map[int]int64{}, map[int]int64{}, map[int]uint64{}}
+	*x = psWatch{a.Generation, map[int]int64{}, map[int]int64{}, map[int]uint64{}, map[int][]tidemill.Range{}}
 	for i, next := range a.Cut {
 		x.next[i], x.held[i] = next, next
 	}
@@ -415,6 +464,10 @@ func (x *psWatch) accepted(p *psNode, ev *ps.Event) {
 	if ev.Epoch < x.epochs[ev.Partition] {
 		_ = p.w.fail("%s accepts a push of epoch %d of partition %d, after epoch %d had fenced it", p.n.id(), ev.Epoch, ev.Partition, x.epochs[ev.Partition])
 	}
+	// What is acknowledged as applied was applied as it is, or every server has gone past it.
+	if r := ev.Range; r.First < x.next[ev.Partition] && !slices.Contains(x.ranges[ev.Partition], r) && r.Next > p.w.checks.floors[floorOf{x.generation, ev.Partition}] {
+		_ = p.w.fail("%s acknowledges %v of partition %d, and has applied %v", p.n.id(), r, ev.Partition, x.ranges[ev.Partition])
+	}
 	x.held[ev.Partition] = max(x.held[ev.Partition], ev.Range.Next)
 }
 
@@ -429,9 +482,13 @@ func (x *psWatch) applied(p *psNode, e *ps.Effect, g gradient) {
 		_ = p.w.fail("%s applies %v of partition %d, and had applied everything below %d", p.n.id(), e.Range, e.Partition, x.next[e.Partition])
 	}
 	x.next[e.Partition] = e.Range.Next
+	x.ranges[e.Partition] = append(x.ranges[e.Partition], e.Range)
 }
 
 func (x *psWatch) captured(p *psNode, ev *ps.Event) {
+	if ev.Generation != x.generation {
+		_ = p.w.fail("%s captures a snapshot of generation %d in generation %d", p.n.id(), ev.Generation, x.generation)
+	}
 	for i, next := range ev.Cut {
 		if have, known := x.next[i]; known && have != next || !known && next != p.w.first(i) {
 			_ = p.w.fail("%s captures a snapshot at %v, and has applied partition %d below %d", p.n.id(), ev.Cut, i, x.next[i])

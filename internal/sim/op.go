@@ -26,6 +26,7 @@ import (
 //	evict NODE                  its leases are ended by others, though it lives
 //	upgrade NODE [for D]        it leaves, and comes back after D
 //	produce PARTITION ROWS      rows are appended
+//	stray NODE PARTITION        a push that overlaps what the ps has applied last
 //	grow ROWS                   a log of so many rows joins the job as a partition of its own
 //	promote                     a version is made to serve by hand
 //	predict NODE                a serving replica is asked
@@ -63,7 +64,7 @@ func ParseOp(line string) (Op, error) {
 	}
 	want, ok := map[string]int{
 		"crash": 1, "start": 1, "pause": 1, "slow": 1, "cut": 2, "mend": 2, "storm": 0, "disk": 1, "jump": 2, "join": 1, "leave": 1, "evict": 1,
-		"upgrade": 1, "produce": 2, "grow": 1, "promote": 0, "predict": 1, "savepoint": 0, "hold": 0, "resume": 0,
+		"upgrade": 1, "produce": 2, "grow": 1, "stray": 2, "promote": 0, "predict": 1, "savepoint": 0, "hold": 0, "resume": 0,
 	}[o.Verb]
 	if !ok || len(o.Args) < want {
 		return Op{}, tidemill.Invalid("%q is no operation", "see Op for those there are", line)
@@ -148,6 +149,8 @@ func (w *World) apply(o Op) {
 		later(func() { w.start(n) })
 	case "start":
 		w.start(n)
+	case "stray":
+		w.stray(n, int(o.num(1)))
 	case "pause":
 		n.pausedUntil = max(n.pausedUntil, w.now+o.For)
 		w.after(o.For, func() { w.wake(n) })

@@ -20,7 +20,7 @@ func Random(seed uint64, staleness, events int) Config {
 	}
 	c.Rows = 20
 	if c.Bounded {
-		c.Rows = 20 + 2*events/c.Partitions
+		c.Rows = 20 + 8*events/c.Partitions
 	}
 	c.Ops = schedule(r, &c, events, seed%8 == 5)
 	return c
@@ -30,7 +30,13 @@ func Random(seed uint64, staleness, events int) Config {
 // is a schedule too.
 func schedule(r *rand.Rand, c *Config, events int, lies bool) []Op {
 	name := func(role string, n int) string { return fmt.Sprintf("%s%d", role, 1+r.IntN(n)) }
+	// Three schedules in four look closer at one role.
+	focus := []string{"w", "p", "t", ""}[r.IntN(4)]
+	count := map[string]int{"w": c.Workers, "p": c.PS, "t": c.Trainers}
 	process := func() string {
+		if focus != "" && r.IntN(8) > 0 {
+			return name(focus, count[focus])
+		}
 		switch x := r.IntN(c.Workers + c.PS + c.Trainers + c.Servings); {
 		case x < c.Workers:
 			return name("w", c.Workers)
@@ -43,7 +49,7 @@ func schedule(r *rand.Rand, c *Config, events int, lies bool) []Op {
 	}
 	service := func() string { return services[r.IntN(len(services))] }
 	anyone := func() string {
-		if r.IntN(4) == 0 {
+		if r.IntN(10) == 0 {
 			return service()
 		}
 		return process()
@@ -51,18 +57,23 @@ func schedule(r *rand.Rand, c *Config, events int, lies bool) []Op {
 	ten := func(d int64) int64 { return d * ms }
 	var ops []Op
 	at := int64(300 * ms)
-	for range events {
+	for len(ops) < events {
 		at += r.Int64N(120 * ms)
 		o := Op{At: at}
+		if r.IntN(100) < 7 && len(ops)+3 < events {
+			ops = append(ops, story(r, c, at, name)...)
+			at += r.Int64N(300 * ms)
+			continue
+		}
 		switch x := r.IntN(100); {
 		case x < 34:
-			o.Verb, o.Args = "produce", []string{fmt.Sprint(r.IntN(c.Partitions)), fmt.Sprint(1 + r.IntN(12))}
+			o.Verb, o.Args = "produce", []string{fmt.Sprint(r.IntN(c.Partitions)), fmt.Sprint(1 + r.IntN(40))}
 			if c.Bounded {
 				o.Verb, o.Args = "predict", []string{name("s", c.Servings)}
 			}
-		case x < 44:
+		case x < 45:
 			o.Verb, o.Args, o.For = "crash", []string{process()}, ten(r.Int64N(2*leaseTTL/ms))
-		case x < 47:
+		case x < 46:
 			o.Verb, o.Args, o.For = "crash", []string{service()}, ten(1+r.Int64N(500))
 		case x < 55:
 			o.Verb, o.Args, o.For = "pause", []string{process()}, ten(20+r.Int64N(1500))
@@ -80,8 +91,10 @@ func schedule(r *rand.Rand, c *Config, events int, lies bool) []Op {
 			if lies && r.IntN(2) == 0 {
 				o.Args[0] = "lying"
 			}
+		case x == 78:
+			o.Verb, o.Args = "jump", []string{service(), fmt.Sprint(r.Int64N(4000) - 2000)}
 		case x < 83:
-			o.Verb, o.Args = "jump", []string{anyone(), fmt.Sprint(r.Int64N(4000) - 2000)}
+			o.Verb, o.Args = "jump", []string{process(), fmt.Sprint(r.Int64N(4000) - 2000)}
 		case x < 85:
 			o.Verb, o.Args, o.For = "leave", []string{process()}, ten(100+r.Int64N(1500))
 		case x < 87:
@@ -92,6 +105,8 @@ func schedule(r *rand.Rand, c *Config, events int, lies bool) []Op {
 			o.Verb, o.Args = "grow", []string{fmt.Sprint(1 + r.IntN(40))}
 		case x < 92:
 			o.Verb = "promote"
+		case x < 94:
+			o.Verb, o.Args = "stray", []string{name("p", c.PS), fmt.Sprint(r.IntN(c.Partitions))}
 		case x < 95:
 			o.Verb, o.Args = "predict", []string{name("s", c.Servings)}
 		case x < 98:
@@ -105,6 +120,37 @@ func schedule(r *rand.Rand, c *Config, events int, lies bool) []Op {
 	}
 	sort.SliceStable(ops, func(i, k int) bool { return ops[i].At < ops[k].At })
 	return ops
+}
+
+// story draws operations that mean harm together, which chance alone would seldom bring about.
+func story(r *rand.Rand, c *Config, at int64, name func(string, int) string) []Op {
+	w, p, t := name("w", c.Workers), name("p", c.PS), name("t", c.Trainers)
+	soon := at + ms + r.Int64N(60*ms)
+	long := (1000 + r.Int64N(800)) * ms
+	zombie := func(n string) []Op {
+		// Its work goes to another meanwhile, and by its clock it still holds its lease.
+		return []Op{{At: at, For: long, Verb: "pause", Args: []string{n}}, {At: soon, Verb: "jump", Args: []string{n, "-4000"}}}
+	}
+	switch r.IntN(6) {
+	case 0, 1: // one server has the last pushes of a worker that is lost, another has not
+		return []Op{{At: at, For: long, Verb: "cut", Args: []string{w, p, "push"}}, {At: soon, For: long, Verb: "crash", Args: []string{w}}}
+	case 2: // the worker cannot renew its lease, hears of nothing, and goes on
+		return []Op{
+			{At: at, For: long, Verb: "cut", Args: []string{w, "kv"}}, {At: at, For: long, Verb: "cut", Args: []string{"kv", w}},
+			{At: soon, Verb: "jump", Args: []string{w, "-4000"}},
+		}
+	case 3:
+		return zombie(w)
+	case 4:
+		return zombie(p)
+	}
+	return zombie(t)
+}
+
+// Schedule returns the i-th of the schedules that the proof of the broken variants goes
+// through: seed i, at one staleness after the other.
+func Schedule(i uint64, events int) Config {
+	return Random(i, [...]int{0, 2, -1}[i/3%3], events)
 }
 
 // Calm is the same job on the same stream without any fault, by one of everything.

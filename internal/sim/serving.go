@@ -8,15 +8,16 @@ import (
 
 	"github.com/tidemill/tidemill"
 	"github.com/tidemill/tidemill/internal/snapshot"
+	"github.com/tidemill/tidemill/serving"
 )
 
 // servingNode follows the champion chain: what serving.Server's follow does.
 type servingNode struct {
-	w       *World
-	n       *node
-	applied int64 // sequence number of the record that serves
-	serves  int64 // version; 0: none yet
-	busy    bool
+	w      *World
+	n      *node
+	core   serving.Core
+	serves int64 // version; 0: none yet
+	busy   bool
 }
 
 func newServingNode(w *World, n *node) *servingNode { return &servingNode{w: w, n: n} }
@@ -35,17 +36,19 @@ func (s *servingNode) poll() {
 		}
 		return err
 	}, func(err error) {
-		if err != nil || rec == nil || rec.Seq <= s.applied {
+		version, ok := s.core.Next(rec)
+		if err != nil || !ok {
 			s.busy = false
 			return
 		}
 		s.w.do(s.n, func(ctx context.Context, b *blob.Bucket) error {
-			_, err := snapshot.ReadVersion(ctx, b, modelName, rec.Version)
+			_, err := snapshot.ReadVersion(ctx, b, modelName, version)
 			return err
 		}, func(err error) {
 			s.busy = false
 			if err == nil {
-				s.applied, s.serves = rec.Seq, rec.Version
+				s.core.Live(rec)
+				s.serves = version
 				s.w.say("%s serves version %d", s.n.name, s.serves)
 				s.w.checks.served(s.w, s.n, s.serves)
 			}

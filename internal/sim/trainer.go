@@ -34,6 +34,7 @@ type trainerNode struct {
 	parts  map[int64]map[string]written
 	parent int64
 	val    *validator
+	left   []*snapshot.Manifest // committed here, and not offered to the gate yet
 }
 
 func newTrainerNode(w *World, n *node) *trainerNode { return &trainerNode{w: w, n: n} }
@@ -58,7 +59,7 @@ func (t *trainerNode) elect() {
 
 // resign stops whatever a leader does.
 func (t *trainerNode) resign() {
-	t.leads, t.core, t.val = false, nil, nil
+	t.leads, t.core, t.val, t.left = false, nil, nil, nil
 	t.queue, t.busy, t.parts = nil, false, nil
 }
 
@@ -421,6 +422,8 @@ func (t *trainerNode) commit(core *trainer.Core, m *snapshot.Manifest, done func
 			t.parent = m.Number
 			if t.val != nil {
 				t.val.committed(m)
+			} else {
+				t.left = append(t.left, m)
 			}
 			t.post(core, trainer.Event{Kind: trainer.Committed, Number: m.Number})
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"gocloud.dev/blob"
 
@@ -33,6 +34,11 @@ type validator struct {
 func newValidator(t *trainerNode) *validator {
 	v := &validator{t: t, next: 1, offered: map[int64]bool{}, examples: map[int64]int64{}}
 	v.do(v.recover)
+	left := t.left
+	t.left = nil
+	for _, m := range left {
+		v.committed(m)
+	}
 	return v
 }
 
@@ -189,7 +195,13 @@ func (v *validator) recover(done func()) {
 
 // committed hands over a committed snapshot.
 func (v *validator) committed(m *snapshot.Manifest) {
-	v.do(func(done func()) { v.offer(m, done) })
+	v.t.left = append(v.t.left, m)
+	v.do(func(done func()) {
+		v.offer(m, func() {
+			v.t.left = slices.DeleteFunc(v.t.left, func(x *snapshot.Manifest) bool { return x == m })
+			done()
+		})
+	})
 }
 
 // finish tells that no further snapshot will come.

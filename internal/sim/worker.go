@@ -92,6 +92,9 @@ func (k *workerNode) assigned(a tidemill.Assignment) {
 	}
 }
 
+// knows reports whether the end of a partition's log was heard of.
+func (k *workerNode) knows(p int) bool { return k.w.logOf(p) < len(k.ends) }
+
 // heard learns where the log ends now.
 func (k *workerNode) heard(ends []int64) {
 	k.ends = ends
@@ -119,6 +122,7 @@ func (k *workerNode) step(p int, l *loop, ev *worker.Event) {
 				l.upTo = e.Next
 			}
 			l.joined = true
+			k.w.checks.acked(k.w, l, p, e.Next)
 			k.report(p, l, true)
 		case worker.Compute:
 			l.grad = gradientOf(l.pulled, e.Batch.Range.First, p)
@@ -235,7 +239,7 @@ const linger = 50 * ms
 
 // offer extends the offers by what can be read now; it reports whether there is news.
 func (k *workerNode) offer(p int, l *loop) (fresh bool) {
-	if !l.welcome {
+	if !l.welcome || !k.knows(p) {
 		return false
 	}
 	extend := func(f wire.Offer) {
@@ -243,10 +247,7 @@ func (k *workerNode) offer(p int, l *loop) (fresh bool) {
 		l.offers = append(l.offers, f)
 		l.upTo = f.First + f.Step*f.Count
 	}
-	var end int64
-	if log := k.w.logOf(p); log < len(k.ends) {
-		end = k.ends[log]
-	}
+	end := k.ends[k.w.logOf(p)]
 	bounded := l.end >= 0
 	if bounded {
 		end = min(end, l.end)
@@ -279,7 +280,7 @@ func (k *workerNode) offer(p int, l *loop) (fresh bool) {
 // report tells the leader where a partition stands and all that it could take.
 func (k *workerNode) report(p int, l *loop, joined bool) {
 	k.send1(p, l, wire.Report{
-		Joined: joined, Next: l.Next(), Acked: l.Next(), Offers: slices.Clone(l.offers), AtEnd: l.welcome, End: l.upTo,
+		Joined: joined, Next: l.Next(), Acked: l.Next(), Offers: slices.Clone(l.offers), AtEnd: l.welcome && k.knows(p), End: l.upTo,
 	})
 }
 

@@ -403,7 +403,8 @@ func (w *World) crash(n *node) {
 	}
 }
 
-// wake lets a paused node go on: with whatever has come in meanwhile.
+// wake lets a paused node go on: with whatever has come in meanwhile, in any order, since many
+// threads wake up at once.
 func (w *World) wake(n *node) {
 	if n.pausedUntil > w.now {
 		return // paused again meanwhile
@@ -411,7 +412,11 @@ func (w *World) wake(n *node) {
 	backlog := n.backlog
 	n.backlog = nil
 	for _, f := range backlog {
-		f()
+		if w.cfg.Steady {
+			f()
+		} else {
+			w.after(w.rng.Int64N(20*ms), f)
+		}
 	}
 }
 

@@ -1,0 +1,124 @@
+package main
+
+// mutant is a deliberately broken variant of the product: small exact replacements in its
+// source, and what must notice.
+type mutant struct {
+	name  string
+	edits []edit
+}
+
+// edit replaces old, which must occur exactly once in file, by new.
+type edit struct {
+	file, old, new string
+}
+
+// mutants are the broken variants.
+var mutants = []mutant{
+	{"acknowledge before apply", []edit{{"ps/core.go",
+		`		c.apply(e, ev.Floor)
+		c.emit(Effect{Kind: Accept, ID: ev.ID})
+		c.finishSnapshot()
+`, `		n := len(c.out)
+		c.apply(e, ev.Floor)
+		late := slices.Clone(c.out[n:])
+		c.out = c.out[:n]
+		c.emit(Effect{Kind: Accept, ID: ev.ID})
+		c.finishSnapshot()
+		c.out = append(c.out, late...)
+`}}},
+	{"no epoch check", []edit{{"ps/core.go",
+		`	if !c.has(ev) {
+		return false
+	}
+	if ev.Epoch < c.epochs[ev.Partition] {`,
+		`	if !c.has(ev) {
+		return false
+	}
+	if false {`}}},
+	{"no generation check", []edit{
+		{"ps/core.go", `	case ev.Generation < c.generation:`, `	case false:`},
+		{"ps/core.go", `	case ev.Generation > c.generation:`, `	case false && ev.ID > 0:`}}},
+	{"manifest before blobs", []edit{{"trainer/core.go",
+		`			c.bar.marked[ev.Member] = true
+`, `			c.bar.marked[ev.Member] = true
+			c.written(ev)
+`}}},
+	{"version before blobs", []edit{{"internal/snapshot/version.go",
+		`	if err := g.Wait(); err != nil {
+		return err
+	}
+	for _, info := range blobs {`,
+		`	_ = g.Wait()
+	for _, info := range blobs {`}}},
+	{"marks outside the snapshot", []edit{
+		{"ps/core.go", `	c.ledger = make([]mark, len(ev.Epochs))
+`, `	c.grow(len(ev.Epochs) - 1)
+`},
+		{"ps/core.go", `		c.ledger[p] = mark{floor: next, next: next}
+`, `		if c.ledger[p].next < next {
+			c.ledger[p] = mark{floor: next, next: next}
+		}
+`}}},
+	{"successor without fence", []edit{{"worker/core.go",
+		`			if c.wait == 0 {
+				c.join()`,
+		`			if c.wait == c.cfg.PS-1 {
+				for i := range c.held {
+					c.held[i] = ev.Held
+				}
+				c.join()`}}},
+	{"rewind without fence record", []edit{
+		{"internal/snapshot/manifest.go", `	return c.Append(ctx, m.Number, data)`,
+			`	if m.Fence != nil {
+		return nil
+	}
+	return c.Append(ctx, m.Number, data)`},
+		{"trainer/core.go", `	c.number, c.base = ev.Number, r.Snapshot`, `	c.number, c.base = ev.Number-1, r.Snapshot`}}},
+	{"floor advanced too early", []edit{{"ps/core.go",
+		`	m.next = e.rng.Next
+`, `	m.next = e.rng.Next
+	m.trim(m.next)
+`}}},
+	{"overlapping range skipped silently", []edit{{"ps/core.go",
+		`	return false, true
+}`, `	return true, false
+}`}}},
+	{"commit without all parts", []edit{{"trainer/core_rounds.go",
+		`len(b.written) == len(c.psIDs) && !b.commits`, `len(b.written) > 0 && !b.commits`}}},
+	{"serving an unpublished version", []edit{{"serving/core.go",
+		`	return rec.Version, true`, `	return rec.Version + 1, true`}}},
+	{"duplicate push applied twice", []edit{{"ps/core.go",
+		`m.holds(ev.Range); applied {`, `m.holds(ev.Range); applied && ev.ID == 0 {`}}},
+	{"torn round not noticed", []edit{
+		{"worker/core.go", `			if h.Applied > least {`, `			if h.Applied > least && c.phase == phaseNew {`},
+		{"ps/core.go", `	if ev.Round <= c.round {
+		// Only`, `	if ev.Round <= c.round {
+		c.emit(Effect{Kind: Serve, ID: ev.ID})
+		return
+		// Only`}}},
+	{"pull served before its round", []edit{{"ps/core.go",
+		`	if c.staleness != 0 || ev.Round == c.round+1 {`, `	if c.staleness != 0 || ev.Round >= c.round+1 {`}}},
+	{"round applied in order of arrival", []edit{{"ps/core.go",
+		`	c.gathered = slices.Insert(c.gathered, at, e)`, `	c.gathered = append(c.gathered, e)`}}},
+	{"rewind keeps the schedule", []edit{{"trainer/core.go",
+		`	c.bar, c.tail, c.sched, c.rows, c.wanted = nil, nil, nil, 0, false`, `	c.bar, c.tail, c.rows, c.wanted = nil, nil, 0, false`}}},
+	{"rewind within the generation", []edit{{"trainer/core.go",
+		`	c.asg.Generation = max(c.asg.Generation, r.Generation) + 1`, `	c.asg.Generation = max(c.asg.Generation, r.Generation, 1)`}}},
+	{"capture before the cut", []edit{{"ps/core.go",
+		`		if p >= len(c.ledger) || c.ledger[p].next < next {
+			return
+		}`, `		if p >= len(c.ledger) {
+			return
+		}`}}},
+	{"partition moves within its epoch", []edit{{"trainer/core.go",
+		`			*o = tidemill.Owner{Member: m, Epoch: seq}
+			changed = true`, `			*o = tidemill.Owner{Member: m, Epoch: max(1, o.Epoch)}
+			changed = true`}}},
+	{"records can be replaced", []edit{{"internal/snapshot/chain.go",
+		`IfNotExist: true}`, `IfNotExist: false}`}}},
+	{"decision without evidence", []edit{{"trainer/gate/book.go",
+		`By: "gate", Evidence: checks,`, `By: "gate", Evidence: checks[:0],`}}},
+}
+
+// quick are the variants that CI proves each time.
+var quick = []string{"acknowledge before apply", "successor without fence", "commit without all parts"}
