@@ -92,6 +92,7 @@ func (v *validator) committed(m *snapshot.Manifest, _ *wire.Home) {
 		err := v.offer(ctx, m)
 		if errors.Is(err, tidemill.ErrFenced) {
 			v.committed(m, nil) // once more when validation has begun again
+			return err
 		}
 		v.r.keep.offered(m.Number)
 		return err
