@@ -143,11 +143,6 @@ func gappy(t *testing.T, ctx context.Context, c *kfake.Cluster, topic string, ro
 	if err := c.CreateTopic(topic, 1, nil); err != nil {
 		t.Fatal(err)
 	}
-	prod, err := kgo.NewClient(kgo.SeedBrokers(c.ListenAddrs()...), kgo.TransactionalID(topic), kgo.RecordPartitioner(kgo.ManualPartitioner()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer prod.Close()
 	bad := map[int64][]byte{}
 	for i, n := 0, 0; i < rows; n++ {
 		k := min(1+n%30, rows-i)
@@ -158,16 +153,8 @@ func gappy(t *testing.T, ctx context.Context, c *kfake.Cluster, topic string, ro
 		if n%5 == 2 {
 			recs = append(recs, &kgo.Record{Topic: topic, Value: fmt.Appendf(nil, "broken,%d", n)})
 		}
-		if err := prod.BeginTransaction(); err != nil {
-			t.Fatal(err)
-		}
-		if err := prod.ProduceSync(ctx, recs...).FirstErr(); err != nil {
-			t.Fatal(err)
-		}
 		commit := kgo.TransactionEndTry(n%4 != 1)
-		if err := prod.EndTransaction(ctx, commit); err != nil {
-			t.Fatal(err)
-		}
+		transact(t, ctx, c, topic, commit, recs)
 		if commit {
 			i += k
 			if len(recs) > k {
@@ -176,4 +163,34 @@ func gappy(t *testing.T, ctx context.Context, c *kfake.Cluster, topic string, ro
 		}
 	}
 	return bad
+}
+
+// transact writes records in a transaction of a producer of its own. The fake refuses one now and
+// then, which leaves no more than another gap.
+func transact(t *testing.T, ctx context.Context, c *kfake.Cluster, id string, commit kgo.TransactionEndTry, recs []*kgo.Record) {
+	t.Helper()
+	const most = 10
+	for try := 1; ; try++ {
+		prod, err := kgo.NewClient(kgo.SeedBrokers(c.ListenAddrs()...), kgo.TransactionalID(id), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+		if err == nil {
+			err = prod.BeginTransaction()
+		}
+		if err == nil {
+			err = prod.ProduceSync(ctx, recs...).FirstErr()
+		}
+		if err == nil {
+			if err := prod.EndTransaction(ctx, commit); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if prod != nil {
+			prod.Close()
+		}
+		if err == nil {
+			return
+		}
+		if try == most {
+			t.Fatal(err)
+		}
+	}
 }
