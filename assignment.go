@@ -51,6 +51,8 @@ type Origin struct {
 	// End, when not 0, is the offset at which a bounded job has read all of it. A partition of
 	// the spec's topic ends where the spec says.
 	End int64 `json:"end,omitempty"`
+	// Identity is the topic's where it is not the job's own; "" otherwise.
+	Identity string `json:"identity,omitempty"`
 }
 
 // Pardon is what operators have said about rows put aside: those that count no more, and the
@@ -58,8 +60,31 @@ type Origin struct {
 type Pardon struct {
 	Bad  int64 `json:"bad,omitempty"`  // the first so many rows put aside are accepted
 	Read int64 `json:"read,omitempty"` // when so many rows had been read
+	// Resumed counts how often an operator let the job go on, or gave it a budget.
+	Resumed int64 `json:"resumed,omitempty"`
 	// MaxBadRows, unless zero, stands for the spec's train.max_bad_rows.
 	MaxBadRows BadBudget `json:"max_bad_rows,omitzero"`
+}
+
+// OfTopic returns the components of cut, which is by a job's partitions, by the partitions of one
+// topic: 0 for those of the topic that the job did not read, below the highest that it did. own
+// is the job's topic, which partitions without an entry in origins are of.
+func (c Cut) OfTopic(topic, own string, origins []Origin) Cut {
+	var out Cut
+	for p, next := range c {
+		o := Origin{Topic: own, Partition: p}
+		if p < len(origins) && origins[p].Topic != "" {
+			o = origins[p]
+		}
+		if o.Topic != topic {
+			continue
+		}
+		for len(out) <= o.Partition {
+			out = append(out, 0)
+		}
+		out[o.Partition] = next
+	}
+	return out
 }
 
 // SameLog reports whether o and p name the same log, wherever they begin to read it.

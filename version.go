@@ -19,8 +19,10 @@ type Version struct {
 	Lineage  string `json:"lineage"`
 	Snapshot int64  `json:"snapshot"` // number of the snapshot it was made from
 	Parent   int64  `json:"parent,omitempty"`
-	Cut      Cut    `json:"cut"`
-	SpecHash string `json:"spec_hash"`
+	Cut      Cut    `json:"cut"` // by the job's partitions
+	// Origins says which log each of the job's partitions read, as Assignment.Origins does.
+	Origins  []Origin `json:"origins,omitempty"`
+	SpecHash string   `json:"spec_hash"`
 	// Watermark: the model has seen every event up to this time (Unix milliseconds; 0 when
 	// unknown).
 	Watermark int64     `json:"watermark_ms,omitempty"`

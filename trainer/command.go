@@ -35,6 +35,7 @@ const (
 	VerbPromote   = "promote"   // model, version, why
 	VerbRollback  = "rollback"  // model, version ("": the one before), why
 
+	VerbReplayDead      = "replay-dead"      // reason, limit ("": all)
 	VerbSavepoints      = "savepoints"       // those of a job
 	VerbDeleteSavepoint = "delete-savepoint" // label
 )
@@ -82,6 +83,8 @@ func (t *Trainer) command(ctx context.Context, job, verb string, args map[string
 		return t.control(ctx, job, verb, args)
 	case VerbSavepoint:
 		return t.savepoint(ctx, job, args["label"], args["by"], args["why"])
+	case VerbReplayDead:
+		return t.ReplayDead(ctx, job, args["reason"], args["limit"])
 	case VerbSavepoints:
 		return t.Savepoints(ctx, job)
 	case VerbDeleteSavepoint:
@@ -174,6 +177,11 @@ func (t *Trainer) SubmitFrom(ctx context.Context, doc *spec.Document, from From)
 	// From now on no row that the job has not trained is dropped.
 	if err := topic.Retain(ctx, a.Job, a.Cut); err != nil {
 		return out, err
+	}
+	if plan != nil && plan.SameStream() {
+		if err := t.inherit(ctx, &a, m, info.Next); err != nil {
+			return out, err
+		}
 	}
 	if plan != nil {
 		first, err := t.seed(ctx, &a, m, label, plan)
@@ -298,7 +306,16 @@ func (t *Trainer) control(ctx context.Context, job, verb string, args map[string
 		if err != nil {
 			return st, err
 		}
-		if st.State == want && (budget.IsZero() || st.Bad.Max == budget) || isTerminal(st.State) {
+		done := st.State == want
+		if verb == VerbResume && (a.State == tidemill.JobPaused || !budget.IsZero()) {
+			// It may be paused again by now.
+			now, err := t.record(ctx, job)
+			if err != nil {
+				return st, err
+			}
+			done = now.Pardon.Resumed > a.Pardon.Resumed
+		}
+		if done || isTerminal(st.State) {
 			return st, nil
 		}
 		sleep(ctx, 50*time.Millisecond)

@@ -127,7 +127,8 @@ const (
 	Resume
 	Stop
 	// Grow adds partitions that read Origins to the job. One that the job reads already is
-	// ignored, so the event may be repeated; until an assignment lists it, it should be.
+	// ignored, but for a later End, so the event may be repeated; until an assignment lists it, it
+	// should be.
 	Grow
 )
 

@@ -59,6 +59,7 @@ func (c *Core) resume(ev *Event) {
 	if !c.paused && ev.MaxBadRows.IsZero() {
 		return
 	}
+	c.asg.Pardon.Resumed++
 	if !ev.MaxBadRows.IsZero() {
 		c.asg.Pardon.MaxBadRows = ev.MaxBadRows
 	}

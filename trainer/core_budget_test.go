@@ -56,7 +56,7 @@ func TestBudget(t *testing.T) {
 	}
 	step(Event{Kind: Resume})
 	state(tidemill.JobRunning)
-	if p := c.Assignment().Pardon; p != (tidemill.Pardon{Bad: 3, Read: 20}) {
+	if p := c.Assignment().Pardon; p != (tidemill.Pardon{Bad: 3, Read: 20, Resumed: 1}) {
 		t.Errorf("accepted: %+v", p)
 	}
 	cut(t, c, step, 3, 30, 5)
@@ -65,7 +65,7 @@ func TestBudget(t *testing.T) {
 	state(tidemill.JobPaused)
 	step(Event{Kind: Resume, MaxBadRows: tidemill.BadBudget{Rows: 3}})
 	state(tidemill.JobRunning)
-	if p := c.Assignment().Pardon; p != (tidemill.Pardon{Bad: 3, Read: 20, MaxBadRows: tidemill.BadBudget{Rows: 3}}) {
+	if p := c.Assignment().Pardon; p != (tidemill.Pardon{Bad: 3, Read: 20, Resumed: 2, MaxBadRows: tidemill.BadBudget{Rows: 3}}) {
 		t.Errorf("with a budget that is enough nothing more is accepted: %+v", p)
 	}
 	cut(t, c, step, 5, 50, 7)

@@ -62,12 +62,17 @@ func (c *Core) change() {
 	}
 }
 
-// grown adds the partitions that are waited for, each at the round that is next.
+// grown adds the partitions that are waited for, each at the round that is next. Of a bounded
+// job's that is there already it may raise the end.
 func (c *Core) grown() bool {
 	a := &c.asg
+	raised := false
 	n := c.count()
 	for _, o := range c.plan.grow {
-		if slices.ContainsFunc(c.origins(), o.SameLog) {
+		if i := slices.IndexFunc(c.origins(), o.SameLog); i >= 0 {
+			if i < len(a.Origins) && a.Origins[i].Topic != "" && o.End > a.Origins[i].End {
+				a.Origins[i].End, raised = o.End, true
+			}
 			continue
 		}
 		if o.Round = 0; c.cfg.Staleness == 0 {
@@ -83,7 +88,7 @@ func (c *Core) grown() bool {
 	}
 	grew := len(c.plan.grow) > 0 && n > len(c.parts)
 	c.plan.grow = nil
-	return grew
+	return grew || raised
 }
 
 // origins lists what the job reads, by partition.

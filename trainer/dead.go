@@ -168,7 +168,13 @@ func (d *deadLetters) reached(m *snapshot.Manifest) tidemill.Cut {
 
 // append adds the rows that m lists and the topic does not have yet.
 func (d *deadLetters) append(ctx context.Context, m *snapshot.Manifest) error {
-	if len(m.BadRows) == 0 {
+	own := m.BadRows
+	if a := m.Ancestor; a != nil && len(a.Lines) > 0 {
+		// What was put aside before this lineage began is the letter of the one before.
+		before := a.Lines[len(a.Lines)-1].Cut
+		own = slices.DeleteFunc(slices.Clone(own), func(b snapshot.BadRow) bool { return before.Covers(b.Partition, b.Offset) })
+	}
+	if len(own) == 0 {
 		return nil
 	}
 	t, err := d.open(ctx)
@@ -177,7 +183,7 @@ func (d *deadLetters) append(ctx context.Context, m *snapshot.Manifest) error {
 	}
 	defer t.topic.Close()
 	added := 0
-	for rest := m.BadRows; len(rest) > 0; {
+	for rest := own; len(rest) > 0; {
 		p := rest[0].Partition
 		n := slices.IndexFunc(rest, func(b snapshot.BadRow) bool { return b.Partition != p })
 		if n < 0 {
@@ -228,9 +234,11 @@ func (d *deadLetters) partition(ctx context.Context, t *letters, p int, bad []sn
 		}
 		l := deadletter.Letter{
 			Lineage: d.r.line, Topic: origin.Topic, Partition: origin.Partition, Offset: b.Offset,
-			Cause: b.Cause, Reason: b.Reason, Time: at, Attempts: 1, Raw: raw,
+			Cause: b.Cause, Reason: b.Reason, Time: at, Attempts: 1, Part: p, At: b.Offset, Raw: raw,
 		}
-		err = t.add(ctx, l, rec, source.FormatKey(prefix, b.Offset))
+		if l, err = returned(l, rec); err == nil {
+			_, err = t.put(ctx, l, rec, source.FormatKey(prefix, b.Offset))
+		}
 		if rec != nil {
 			rec.Release()
 		}
@@ -274,29 +282,35 @@ func openLetters(ctx context.Context, stream source.Stream, name string, own *ar
 	return &letters{topic, info.Schema}, nil
 }
 
-// add appends a letter with its row (nil: none), after adding columns that the topic lacks. A
-// row that was a letter before keeps where it came from at first.
-func (t *letters) add(ctx context.Context, l deadletter.Letter, row arrow.RecordBatch, key string) error {
+// put appends a letter with its row (nil: none), after adding columns that the topic lacks, and
+// returns its offset.
+func (t *letters) put(ctx context.Context, l deadletter.Letter, row arrow.RecordBatch, key string) (int64, error) {
 	if row != nil {
-		was, err := deadletter.Read(row)
-		if err != nil {
-			return err
-		}
-		if len(was) == 1 {
-			l.Topic, l.Partition, l.Offset, l.Attempts = was[0].Topic, was[0].Partition, was[0].Offset, was[0].Attempts+1
-		}
 		want := deadletter.Schema(t.schema, row.Schema())
 		if want.NumFields() > t.schema.NumFields() {
 			if err := t.topic.Evolve(ctx, want); err != nil {
-				return err
+				return 0, err
 			}
 			t.schema = want
 		}
 	}
 	rec := deadletter.Row(t.schema, l, row, nil)
 	defer rec.Release()
-	_, err := t.topic.Append(ctx, 0, rec, key)
-	return err
+	rng, err := t.topic.Append(ctx, 0, rec, key)
+	return rng.First, err
+}
+
+// returned makes l the letter of a row that was a letter before: it keeps where it came from at
+// first.
+func returned(l deadletter.Letter, row arrow.RecordBatch) (deadletter.Letter, error) {
+	if row == nil {
+		return l, nil
+	}
+	was, err := deadletter.Read(row)
+	if err == nil && len(was) == 1 {
+		l.Topic, l.Partition, l.Offset, l.Attempts = was[0].Topic, was[0].Partition, was[0].Offset, was[0].Attempts+1
+	}
+	return l, err
 }
 
 // originLog reads single rows of a log, in increasing order of offset.

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -105,7 +106,7 @@ func planFrom(doc *spec.Document, info source.Info, m *snapshot.Manifest, offset
 	if err != nil {
 		return nil, err
 	}
-	source := carry.Source{Model: from, Topic: m.StreamTopic, Identity: m.StreamIdentity, Cut: m.Cut}
+	source := carry.Source{Model: from, Topic: m.StreamTopic, Identity: m.StreamIdentity, Cut: m.Cut.OfTopic(m.StreamTopic, m.StreamTopic, m.Origins)}
 	if m.Ancestor != nil {
 		source.Retired = m.Ancestor.Retired
 	}
@@ -114,6 +115,63 @@ func planFrom(doc *spec.Document, info source.Info, m *snapshot.Manifest, offset
 		Begin: tidemill.Cut(doc.Spec.Stream.Offsets), Says: offsets || doc.Says("stream.from"), Offsets: offsets,
 	})
 	return p, p.Err()
+}
+
+// inherit lets a's job read what m's did beside its topic, from where m left it, and keeps the
+// numbers of the job's partitions, since what a snapshot holds is by them. What was put aside is
+// no longer held against the job. next bounds the topic; a.Cut is by its partitions.
+func (t *Trainer) inherit(ctx context.Context, a *tidemill.Assignment, m *snapshot.Manifest, next tidemill.Cut) error {
+	a.Pardon = tidemill.Pardon{Bad: m.Bad(), Read: m.Examples + m.Bad()}
+	begin := a.Cut
+	read := make([]bool, len(begin))
+	var origins []tidemill.Origin
+	var end tidemill.Cut
+	plain := true // partition i of the topic is partition i of the job
+	for p, at := range m.Cut {
+		o := tidemill.Origin{Topic: m.StreamTopic, Partition: p}
+		if p < len(m.Origins) && m.Origins[p].Topic != "" {
+			o = m.Origins[p]
+		}
+		o.Round, o.End = 0, 0
+		if o.Topic == m.StreamTopic {
+			o.First, read[o.Partition] = begin[o.Partition], true
+			plain = plain && o.Partition == p
+			end = append(end, next[o.Partition])
+		} else {
+			log, err := openLog(ctx, t.cfg.Source, &a.Spec.Stream, o)
+			if err != nil {
+				return fmt.Errorf("what the snapshot's job reads beside its topic: %w", err)
+			}
+			log.close()
+			if log.info.Identity != o.Identity || at < log.info.First[o.Partition] || at > log.info.Next[o.Partition] {
+				return tidemill.Invalid("topic %q, which the snapshot's job reads too, no longer holds what follows the snapshot", "start from a later snapshot", o.Topic)
+			}
+			o.First, plain = at, false
+			end = append(end, log.info.Next[o.Partition])
+			if m.Job != a.Job {
+				o.End = end[p] // what its own job replays from now on is not this one's
+			}
+		}
+		origins = append(origins, o)
+	}
+	for p, was := range read {
+		if !was {
+			plain = plain && p == len(origins)
+			origins = append(origins, tidemill.Origin{Topic: m.StreamTopic, Partition: p, First: begin[p]})
+			end = append(end, next[p])
+		}
+	}
+	if plain {
+		return nil
+	}
+	a.Origins, a.Cut = origins, nil
+	for _, o := range origins {
+		a.Cut = append(a.Cut, o.First)
+	}
+	if a.Spec.Train.End != nil {
+		a.Spec.Train.End = end
+	}
+	return nil
 }
 
 // agree returns an error that lists what would be lost, unless somebody agreed to it.
@@ -163,6 +221,14 @@ func (t *Trainer) seed(ctx context.Context, a *tidemill.Assignment, m *snapshot.
 		first := p.Manifest(m, parts)
 		first.Job, first.Lineage, first.Number, first.Generation, first.Schema, first.Created = a.Job, a.Lineage, last+1, generation, a.Schema, time.Now().UTC()
 		first.Ancestor.Savepoint = label
+		first.Cut, first.Origins = a.Cut.Clone(), a.Origins
+		if p.SameStream() {
+			if m.Ancestor != nil {
+				first.Ancestor.Lines = slices.Clone(m.Ancestor.Lines)
+			}
+			first.Ancestor.Lines = append(first.Ancestor.Lines, snapshot.Line{Job: m.Job, Lineage: m.Lineage, Cut: m.Cut.Clone()})
+			first.BadCounts = m.BadCounts
+		}
 		err = snapshot.Commit(ctx, chain, first)
 		if errors.Is(err, tidemill.ErrExists) {
 			continue // somebody took the number meanwhile

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -31,8 +32,13 @@ type run struct {
 	model  *model.Model
 	chain  *snapshot.Chain
 	dead   *deadLetters
-	left   leftover // of a job that is over
-	core   *Core
+	// replays: one command at a time replays dead letters.
+	replays sync.Mutex
+	known   chan struct{}   // closed once it is known what the lineage goes back to
+	learnt  sync.Once       // closes known
+	lines   []snapshot.Line // that the lineage goes back to; guarded by the trainer's mu
+	left    leftover        // of a job that is over
+	core    *Core
 
 	inbox chan Event
 	// replies come from the queue's goroutine. There is room for all that the queue can hold,
@@ -66,7 +72,7 @@ func newRun(t *Trainer, a tidemill.Assignment, rev uint64) *run {
 		inbox: make(chan Event, 1024), replies: make(chan Event, 4*queueLen), stores: make(chan func(context.Context), queueLen), done: make(chan struct{}), ready: make(chan struct{}),
 		began: map[int64]time.Time{}, stall: map[int64]time.Duration{}, written: map[int64]map[string]wire.Written{},
 	}
-	r.dead = newDeadLetters(r)
+	r.dead, r.known = newDeadLetters(r), make(chan struct{})
 	return r
 }
 
@@ -155,7 +161,7 @@ func (r *run) main(ctx context.Context) {
 		<-validated
 		<-lettered
 		if ctx.Err() == nil {
-			r.val.retain(ctx, nil)
+			r.release(ctx)
 			r.forget()
 		}
 	}
@@ -171,6 +177,15 @@ func (r *run) main(ctx context.Context) {
 		Staleness: t.Staleness, Batch: int64(t.Batch), Window: wire.Window(t.Batch), Every: t.Snapshot.Rows,
 		Partitions: len(r.asg.Cut), Shards: r.spec.Shards, End: t.End, MaxBadRows: t.MaxBadRows,
 	})
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		r.watchTopic(ctx)
+	}()
+	defer func() {
+		stop()
+		<-watched
+	}()
 	a := r.asg
 	a.Leader = r.t.cfg.Member
 	r.step(ctx, &Event{Kind: Lead, Assignment: a})
@@ -403,6 +418,11 @@ func (r *run) fence(ctx context.Context, generation uint64) {
 		r.parent = 0
 		if m != nil {
 			r.origin = m.Ancestor
+			if m.Ancestor != nil {
+				r.t.mu.Lock()
+				r.lines = m.Ancestor.Lines
+				r.t.mu.Unlock()
+			}
 			from.Snapshot, from.Cut, from.Round, from.Examples = m.Number, m.Cut, m.Round, m.Examples
 			r.parent = m.Number
 			r.val.committed(m, nil)
@@ -411,6 +431,7 @@ func (r *run) fence(ctx context.Context, generation uint64) {
 		if f := r.t.cfg.Events.Rewound; f != nil {
 			f(r.job, generation+1)
 		}
+		r.learnt.Do(func() { close(r.known) })
 		ev := Event{Kind: Recovered, Number: last + 2, Assignment: from}
 		if m != nil {
 			ev.Bad, ev.Read = m.Bad(), m.Examples+m.Bad()
@@ -513,7 +534,7 @@ func (r *run) manifest(e *Effect) (*snapshot.Manifest, *wire.Home) {
 	a := r.core.Assignment()
 	m := &snapshot.Manifest{
 		Format: snapshot.Format, Job: r.job, Model: r.spec.Model, Lineage: a.Lineage, Number: e.Number, Generation: a.Generation, Ancestor: r.origin,
-		StreamTopic: r.spec.Stream.Topic, StreamIdentity: a.Identity, Cut: e.Cut.Clone(), Round: e.Round,
+		StreamTopic: r.spec.Stream.Topic, StreamIdentity: a.Identity, Origins: slices.Clone(a.Origins), Cut: e.Cut.Clone(), Round: e.Round,
 		SpecHash: r.spec.Hash(), Spec: r.spec, Profile: profileOf(&a, r.model.Engine.Profile()), Schema: a.Schema,
 		Layout: r.model.Layout, Metrics: map[string]float64{}, Created: time.Now().UTC(),
 	}

@@ -71,7 +71,7 @@ func (v *validator) follow(ctx context.Context, wg *sync.WaitGroup) error {
 
 // oldest returns, by partition, the offset below which no row is needed any more.
 func (v *validator) oldest() tidemill.Cut {
-	out := make(tidemill.Cut, v.r.parts)
+	out := make(tidemill.Cut, v.parts)
 	for p := range out {
 		out[p] = -1
 		if p < len(v.cut) {
@@ -193,8 +193,9 @@ func (v *validator) readAll(final string) bool {
 	if final != tidemill.JobFinished || v.readers == nil {
 		return true
 	}
-	end := v.r.spec.Train.End
-	if end == nil {
+	topic := v.r.spec.Stream.Topic
+	end := v.r.spec.Train.End.OfTopic(topic, topic, v.r.origins())
+	if v.r.spec.Train.End == nil {
 		end = v.cut
 	}
 	for p, f := range v.readers {

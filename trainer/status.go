@@ -34,7 +34,9 @@ type JobStatus struct {
 	Progress         progress.Report `json:"progress"`
 	Recent           progress.Report `json:"recent"`               // of the last 5000 examples or so
 	Partitions       []string        `json:"partitions,omitempty"` // their workers
-	Shards           map[string]int  `json:"shards,omitempty"`     // number by ps
+	// Origins says what the job's partitions read, where that is not the topic's of the same number.
+	Origins []tidemill.Origin `json:"origins,omitempty"`
+	Shards  map[string]int    `json:"shards,omitempty"` // number by ps
 	// State of progressive validation, for callers in this process.
 	Validation *progress.State `json:"-"`
 }
@@ -79,7 +81,7 @@ func (t *Trainer) Status(ctx context.Context, job string) (JobStatus, error) {
 	}
 	st := JobStatus{
 		Job: a.Job, Model: a.Spec.Model, Topic: a.Spec.Stream.Topic, State: a.State, Reason: a.Reason, Generation: a.Generation,
-		Shards: map[string]int{},
+		Shards: map[string]int{}, Origins: a.Origins,
 	}
 	for _, o := range a.Partitions {
 		st.Partitions = append(st.Partitions, o.Member)

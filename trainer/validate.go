@@ -40,7 +40,9 @@ type validator struct {
 	last      int64          // number of the last champion record that is known: ours, or our fence
 	prior     []float32
 	probes    []byte
-	cut       tidemill.Cut // of the newest committed snapshot
+	parts     int          // of the topic that the job reads: what is judged on
+	cut       tidemill.Cut // of the newest committed snapshot, by the topic's partitions
+	all       tidemill.Cut // of the newest committed snapshot, by the job's partitions
 	readers   []*follower
 	pieces    chan tidemill.Batch
 	kept      int
@@ -115,7 +117,11 @@ func (v *validator) run(ctx context.Context) {
 		if err == nil || ctx.Err() != nil {
 			return
 		}
-		v.log.Error("validation begins again", "err", err)
+		if errors.Is(err, errGrown) {
+			v.log.Info("validation begins again", "why", err)
+		} else {
+			v.log.Error("validation begins again", "err", err)
+		}
 		v.scorers, v.offered, v.readers, v.kept = map[int64]*predict.Scorer{}, map[int64]bool{}, nil, 0
 		v.snapshots = map[int64]int64{}
 		v.r.keep.begins()
@@ -139,8 +145,12 @@ func (v *validator) main(ctx context.Context) error {
 		v.mu.Unlock()
 		for i, f := range queue {
 			if err := f(ctx); err != nil {
+				v.putBack(err, queue[i+1:])
 				if ctx.Err() != nil {
 					return ctx.Err()
+				}
+				if errors.Is(err, errGrown) {
+					return err
 				}
 				// The snapshot is kept; its version is not.
 				v.log.Error("a snapshot could not be made a candidate", "err", err)
@@ -200,7 +210,8 @@ func (v *validator) recover(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cfg := gate.Config{Model: v.model, Partitions: v.r.parts, Gate: v.r.spec.Gate}
+	v.parts = v.r.judged()
+	cfg := gate.Config{Model: v.model, Partitions: v.parts, Gate: v.r.spec.Gate}
 	serving := func(n int64) (gate.Serving, error) {
 		files, err := snapshot.ReadVersion(ctx, b, v.model, n)
 		if err != nil {
@@ -212,7 +223,7 @@ func (v *validator) recover(ctx context.Context) error {
 		}
 		v.scorers[n] = m.NewScorer()
 		v.of(files)
-		return gate.Serving{Version: n, Cut: files.Version.Cut}, nil
+		return gate.Serving{Version: n, Cut: v.judged(files)}, nil
 	}
 	if rec != nil {
 		if cfg.Champion, err = serving(rec.Version); err != nil {
@@ -283,7 +294,12 @@ func (v *validator) fence(ctx context.Context) (*tidemill.Champion, error) {
 
 // offer makes a version of a snapshot and puts it to the gate.
 func (v *validator) offer(ctx context.Context, m *snapshot.Manifest) error {
-	v.cut = m.Cut.Clone()
+	cut := m.Cut.OfTopic(m.StreamTopic, m.StreamTopic, m.Origins)
+	if len(cut) > v.parts {
+		v.committed(m, nil) // again, once more partitions are judged on
+		return errGrown
+	}
+	v.cut, v.all = v.pad(cut), m.Cut.Clone()
 	v.prune()
 	v.retain(ctx, v.oldest())
 	if v.offered[m.Number] || m.Examples == 0 || m.Ancestor != nil && m.Parent == 0 {
@@ -325,30 +341,10 @@ func (v *validator) offer(ctx context.Context, m *snapshot.Manifest) error {
 	// What is judged is what serving will read.
 	stored, err := snapshot.ReadVersion(ctx, b, v.model, files.Version.Number)
 	if err != nil {
-		_, e := v.decide(ctx, gate.Offer{Version: files.Version.Number, Cut: files.Version.Cut, Mechanics: gate.Mechanics{Integrity: gate.FindingOf(err)}})
+		_, e := v.decide(ctx, gate.Offer{Version: files.Version.Number, Cut: v.judged(files), Mechanics: gate.Mechanics{Integrity: gate.FindingOf(err)}})
 		return e
 	}
 	return v.present(ctx, stored)
-}
-
-// retain tells the stream which rows are still needed: those after the newest cut, to be
-// trained, and those that a candidate is yet to be scored on. A nil cut needs none.
-func (v *validator) retain(ctx context.Context, cut tidemill.Cut) {
-	if cut != nil && time.Since(v.retained) < time.Second {
-		return
-	}
-	v.retained = time.Now()
-	if cut != nil {
-		v.r.dead.needs(cut)
-	}
-	topic, err := source.OpenSpec(ctx, v.r.t.cfg.Source, &v.r.spec.Stream)
-	if err == nil {
-		err = topic.Retain(ctx, v.r.job, cut)
-		topic.Close()
-	}
-	if err != nil && ctx.Err() == nil {
-		v.log.Warn("the stream was not told which rows are needed", "err", err)
-	}
 }
 
 // probeRows is how many rows a version carries with its answers to them.
@@ -362,16 +358,20 @@ func (v *validator) probe(ctx context.Context, files *snapshot.VersionFiles) err
 			return err
 		}
 		defer topic.Close()
-		start := v.r.start()
-		for p := range files.Version.Cut {
-			if files.Version.Cut[p] <= start[p] {
+		start, cut := v.r.start(), v.judged(files)
+		for p := range cut {
+			from := int64(0)
+			if p < len(start) {
+				from = start[p]
+			}
+			if cut[p] <= from {
 				continue
 			}
-			reader, err := topic.Reader(ctx, p, start[p])
+			reader, err := topic.Reader(ctx, p, from)
 			if err != nil {
 				return err
 			}
-			batch, err := firstRows(ctx, reader, files.Version.Cut[p])
+			batch, err := firstRows(ctx, reader, cut[p])
 			reader.Close()
 			if err != nil {
 				return err
@@ -435,7 +435,7 @@ func (v *validator) present(ctx context.Context, files *snapshot.VersionFiles) e
 		v.scorers[n] = m.NewScorer()
 	}
 	v.of(files)
-	_, err := v.decide(ctx, gate.Offer{Version: n, Cut: files.Version.Cut, Mechanics: mech})
+	_, err := v.decide(ctx, gate.Offer{Version: n, Cut: v.judged(files), Mechanics: mech})
 	return err
 }
 
@@ -612,7 +612,7 @@ func (v *validator) byHand(ctx context.Context, kind string, version int64, by, 
 		v.scorers[version] = m.NewScorer()
 	}
 	v.of(files)
-	outs, err := v.decide(ctx, gate.ByHand{Version: version, Cut: files.Version.Cut, Kind: kind, By: by, Why: why, Mechanics: mech})
+	outs, err := v.decide(ctx, gate.ByHand{Version: version, Cut: v.judged(files), Kind: kind, By: by, Why: why, Mechanics: mech})
 	if err != nil {
 		return tidemill.Champion{}, err
 	}

@@ -22,8 +22,9 @@ type loop struct {
 	partition  int
 	generation uint64
 	epoch      uint64
-	identity   string
-	end        int64 // of a bounded job; -1 otherwise
+	origin     tidemill.Origin
+	identity   string       // of the origin's topic; "": not known
+	end        atomic.Int64 // of what is to be read; -1: no end. Any goroutine may set it.
 	linger     time.Duration
 	step       int64 // rows per batch
 
@@ -54,12 +55,13 @@ type loop struct {
 func newLoop(w *Worker, a *tidemill.Assignment, partition int, m *model.Model, l *link) *loop {
 	o := &loop{
 		w: w, job: a.Job, partition: partition, generation: a.Generation, epoch: a.Partitions[partition].Epoch,
-		identity: a.Identity, end: -1, linger: a.Spec.Train.Linger, step: int64(a.Spec.Train.Batch), m: m,
+		origin: a.Origin(partition), linger: a.Spec.Train.Linger, step: int64(a.Spec.Train.Batch), m: m,
 		grants: grants{wake: make(chan struct{}, 1)}, relinked: make(chan struct{}, 1),
 	}
-	if e := a.Spec.Train.End; partition < len(e) {
-		o.end = e[partition]
+	if o.identity = o.origin.Identity; o.origin.Topic == a.Spec.Stream.Topic {
+		o.identity = a.Identity
 	}
+	o.end.Store(endOf(a, partition))
 	for _, id := range a.PSes() {
 		o.peers = append(o.peers, a.Members[id])
 	}
@@ -67,6 +69,17 @@ func newLoop(w *Worker, a *tidemill.Assignment, partition int, m *model.Model, l
 	o.batch = newBatcher(o, a)
 	o.link.Store(l)
 	return o
+}
+
+// endOf returns the offset at which a partition of the job ends, or -1.
+func endOf(a *tidemill.Assignment, partition int) int64 {
+	if e := a.Spec.Train.End; partition < len(e) {
+		return e[partition]
+	}
+	if end := a.Origin(partition).End; end > 0 {
+		return end
+	}
+	return -1
 }
 
 // use makes l the link for reports from now on. Any goroutine may call it.
@@ -127,11 +140,16 @@ func (o *loop) open(ctx context.Context) (topic source.Topic, info source.Info, 
 			}
 			o.ps = append(o.ps, ps)
 		}
-		if topic, err = source.OpenSpec(ctx, o.w.cfg.Source, &o.m.Spec.Stream); err != nil {
+		if topic, err = source.OpenLog(ctx, o.w.cfg.Source, &o.m.Spec.Stream, o.origin.Topic); err != nil {
 			return err
 		}
-		if info, err = topic.Info(ctx); err == nil && info.Identity != o.identity {
-			err = fmt.Errorf("topic %q was made again since the job began: %w", o.m.Spec.Stream.Topic, tidemill.ErrInvalid)
+		info, err = topic.Info(ctx)
+		switch {
+		case err != nil:
+		case o.identity != "" && info.Identity != o.identity:
+			err = fmt.Errorf("topic %q was made again since the job began: %w", o.origin.Topic, tidemill.ErrInvalid)
+		case o.origin.Partition >= info.Partitions:
+			err = fmt.Errorf("partition %d of topic %q is not known here yet: %w", o.origin.Partition, o.origin.Topic, tidemill.ErrNotReady)
 		}
 		if err != nil {
 			topic.Close()
@@ -167,15 +185,16 @@ func (o *loop) run(ctx context.Context) error {
 	if !o.joined {
 		return o.last(ctx, nil)
 	}
-	if o.core.Next() > info.Next[o.partition] {
+	logEnd := info.Next[o.origin.Partition]
+	if o.core.Next() > logEnd {
 		return o.fault(ctx, fmt.Errorf("the log of topic %q partition %d ends at %d, before the cut's %d: rows were lost: %w",
-			o.m.Spec.Stream.Topic, o.partition, info.Next[o.partition], o.core.Next(), tidemill.ErrCorrupt))
+			o.origin.Topic, o.origin.Partition, logEnd, o.core.Next(), tidemill.ErrCorrupt))
 	}
-	reader, err := topic.Reader(ctx, o.partition, o.core.Next())
+	reader, err := topic.Reader(ctx, o.origin.Partition, o.core.Next())
 	if err != nil {
 		return o.fault(ctx, err)
 	}
-	o.rows = newReadAhead(ctx, reader, o.step, info.Next[o.partition])
+	o.rows = newReadAhead(ctx, reader, o.step, logEnd)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -239,9 +258,10 @@ func (o *loop) offer() (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	bounded := o.end >= 0
+	last := o.end.Load()
+	bounded := last >= 0
 	if bounded {
-		end = min(end, o.end)
+		end = min(end, last)
 	}
 	if n := (end - o.upTo) / o.step; n > 0 {
 		o.extend(wire.Offer{First: o.upTo, Step: o.step, Count: n})
@@ -252,7 +272,7 @@ func (o *loop) offer() (time.Duration, error) {
 		o.pending = time.Time{}
 		return idle, nil
 	}
-	if bounded && end == o.end {
+	if bounded && end == last {
 		o.extend(wire.Offer{First: o.upTo, Step: rest, Count: 1})
 		return idle, nil
 	}

@@ -172,9 +172,12 @@ func (j *job) assign(ctx context.Context, a tidemill.Assignment) {
 			}
 		}()
 	}
-	// Loops that go on may have a new link to the trainer.
-	for _, r := range j.loops {
+	// Loops that go on may have a new link to the trainer, and more to read.
+	for p, r := range j.loops {
 		r.loop.use(j.link)
+		if end := endOf(&a, p); r.loop.end.Swap(end) != end {
+			r.loop.linked()
+		}
 	}
 }
 

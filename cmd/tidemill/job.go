@@ -27,6 +27,7 @@ var jobVerbs = []struct{ name, what string }{
 	{"savepoint", "take a snapshot now and keep it, as LABEL (default snapshot-N), until it is deleted"},
 	{"savepoints", "list what is kept"},
 	{"delete-savepoint", "let go what LABEL keeps"},
+	{"replay-dead", "train rows of the dead-letter topic, each once: --reason (a cause, or a part of the reason), --limit"},
 	{"cancel", "end without a last snapshot"},
 }
 
@@ -44,6 +45,7 @@ func newJob(a *app) *cobra.Command {
 		u      until
 		why    string
 		budget string
+		replay replayFlags
 	)
 	var verbs []string
 	long := &strings.Builder{}
@@ -59,6 +61,7 @@ func newJob(a *app) *cobra.Command {
 		Example: `  tidemill job clicks
   tidemill job clicks watch
   tidemill job clicks wait --state finished --timeout 10m
+  tidemill job clicks replay-dead --reason label
   tidemill job clicks savepoint before-holidays --why "known good"`,
 		Args: args(1, 3, "NAME"),
 		RunE: func(cmd *cobra.Command, given []string) error {
@@ -86,6 +89,9 @@ func newJob(a *app) *cobra.Command {
 				}
 				with["max_bad_rows"] = budget
 			}
+			if err := replay.validate(verb); err != nil {
+				return err
+			}
 			label, err := labelOf(verb, given)
 			if err != nil {
 				return err
@@ -98,6 +104,9 @@ func newJob(a *app) *cobra.Command {
 			if strings.Contains(verb, "savepoint") {
 				return a.savepoint(cmd.Context(), c, given[0], verb, label, why)
 			}
+			if verb == trainer.VerbReplayDead {
+				return a.replayDead(cmd.Context(), c, given[0], replay)
+			}
 			return a.job(cmd.Context(), c, given[0], verb, with, u)
 		},
 	}
@@ -107,6 +116,8 @@ func newJob(a *app) *cobra.Command {
 	cmd.Flags().Int64Var(&u.champion, "champion", 0, "wait: until this version, or a later one, serves")
 	cmd.Flags().DurationVar(&u.timeout, "timeout", 0, "wait: fail after so long (default: never)")
 	cmd.Flags().StringVar(&why, "why", "", "savepoint: a reason, kept with it")
+	cmd.Flags().StringVar(&replay.reason, "reason", "", "replay-dead: only rows put aside for this cause, or whose reason contains this (default: all)")
+	cmd.Flags().IntVar(&replay.limit, "limit", 0, "replay-dead: at most so many rows (default: all)")
 	cmd.Flags().StringVar(&budget, "max-bad-rows", "", "resume: how many rows may be put aside from now on, such as 1000 or 1% (default: as before)")
 	_ = cmd.RegisterFlagCompletionFunc("state", cobra.FixedCompletions(jobStates, cobra.ShellCompDirectiveNoFileComp))
 	cmd.ValidArgsFunction = func(cmd *cobra.Command, given []string, _ string) ([]string, cobra.ShellCompDirective) {
@@ -307,7 +318,7 @@ func showJob(w io.Writer, st trainer.JobStatus) {
 	if len(st.Partitions) > 0 {
 		var on []string
 		for i, m := range st.Partitions {
-			on = append(on, fmt.Sprintf("%d on %s", i, m))
+			on = append(on, fmt.Sprintf("%d%s on %s", i, reads(st, i), m))
 		}
 		row("partitions", "%s", strings.Join(on, ", "))
 	}

@@ -216,6 +216,8 @@ func (p *Plan) label() {
 		p.add(Refused, what, "its type was %s and is %s; %s", a.Label.Type, b.Label.Type, remedy)
 	case a.Label.Column != b.Label.Column:
 		p.add(Refused, what, "its column was %s and is %s; %s", a.Label.Column, b.Label.Column, remedy)
+	case widened(a.Label, b.Label):
+		p.add(Carried, what, "values are known that were bad rows before")
 	case classOf(a.Label) != classOf(b.Label):
 		p.add(Refused, what, "other values are positive; %s", remedy)
 	case !slices.Equal(a.Label.Classes, b.Label.Classes):
@@ -223,6 +225,18 @@ func (p *Plan) label() {
 	case loss(a) != loss(b):
 		p.add(Refused, what, "the loss was %s and is %s, so that a score means something else; %s", a.Architecture.Loss, b.Architecture.Loss, remedy)
 	}
+}
+
+// widened reports whether b lists values that were bad rows for a, and all others mean in both
+// the same.
+func widened(a, b tidemill.LabelSpec) bool {
+	holds := func(all, some []string) bool {
+		return !slices.ContainsFunc(some, func(v string) bool { return !slices.Contains(all, v) })
+	}
+	// With one list only every other value is of the other class, and none is bad.
+	both := len(a.Positive) > 0 && len(a.Negative) > 0
+	return both && a.AtLeast == nil && b.AtLeast == nil && holds(b.Positive, a.Positive) && holds(b.Negative, a.Negative) &&
+		len(b.Positive)+len(b.Negative) > len(a.Positive)+len(a.Negative)
 }
 
 // features compares what ids and numbers mean.

@@ -39,6 +39,8 @@ type Letter struct {
 	Reason    string
 	Time      time.Time // of the snapshot that lists it, in milliseconds
 	Attempts  int64     // how often it was put aside, from 1 on
+	Part      int       // the job's partition, and the offset in what that reads, as the manifest
+	At        int64     // lists them: where it was put aside this time
 	Raw       []byte    // as it is stored, where it cannot be decoded; else nil
 }
 
@@ -51,6 +53,8 @@ var fields = []arrow.Field{
 	{Name: "dead_reason", Type: arrow.BinaryTypes.String, Nullable: true},
 	{Name: "dead_time", Type: &arrow.TimestampType{Unit: arrow.Millisecond, TimeZone: "UTC"}, Nullable: true},
 	{Name: "dead_attempts", Type: arrow.PrimitiveTypes.Int64, Nullable: true},
+	{Name: "dead_job_partition", Type: arrow.PrimitiveTypes.Int64, Nullable: true},
+	{Name: "dead_job_offset", Type: arrow.PrimitiveTypes.Int64, Nullable: true},
 	{Name: "dead_raw", Type: arrow.BinaryTypes.Binary, Nullable: true},
 }
 
@@ -159,10 +163,12 @@ func Row(topic *arrow.Schema, l Letter, row arrow.RecordBatch, mem memory.Alloca
 	b.Field(5).(*array.StringBuilder).Append(strings.ToValidUTF8(l.Reason, "\uFFFD"))
 	b.Field(6).(*array.TimestampBuilder).Append(arrow.Timestamp(l.Time.UnixMilli()))
 	b.Field(7).(*array.Int64Builder).Append(l.Attempts)
+	b.Field(8).(*array.Int64Builder).Append(int64(l.Part))
+	b.Field(9).(*array.Int64Builder).Append(l.At)
 	if l.Raw == nil {
-		b.Field(8).AppendNull()
+		b.Field(10).AppendNull()
 	} else {
-		b.Field(8).(*array.BinaryBuilder).Append(l.Raw)
+		b.Field(10).(*array.BinaryBuilder).Append(l.Raw)
 	}
 	ours := b.NewRecordBatch()
 	defer ours.Release()
@@ -181,7 +187,7 @@ func Read(rows arrow.RecordBatch) ([]Letter, error) {
 	}
 	out := make([]Letter, rows.NumRows())
 	for i := range out {
-		for k, c := range cols[:8] {
+		for k, c := range cols[:10] {
 			if c.IsNull(i) {
 				return nil, fmt.Errorf("row %d has no %s: %w", i, fields[k].Name, tidemill.ErrCorrupt)
 			}
@@ -195,7 +201,8 @@ func Read(rows arrow.RecordBatch) ([]Letter, error) {
 		l.Reason = strings.Clone(cols[5].(*array.String).Value(i))
 		l.Time = time.UnixMilli(int64(cols[6].(*array.Timestamp).Value(i))).UTC()
 		l.Attempts = cols[7].(*array.Int64).Value(i)
-		if raw := cols[8].(*array.Binary); raw.IsValid(i) {
+		l.Part, l.At = int(cols[8].(*array.Int64).Value(i)), cols[9].(*array.Int64).Value(i)
+		if raw := cols[10].(*array.Binary); raw.IsValid(i) {
 			l.Raw = append([]byte{}, raw.Value(i)...)
 		}
 	}

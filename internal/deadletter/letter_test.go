@@ -45,7 +45,7 @@ func TestLetters(t *testing.T) {
 			Lineage: rapid.StringN(0, 20, -1).Draw(rt, "lineage"), Topic: "t", Partition: rapid.IntRange(0, 99).Draw(rt, "partition"),
 			Offset: rapid.Int64Min(0).Draw(rt, "offset"), Cause: rapid.SampledFrom(tidemill.BadCauses()).Draw(rt, "cause"),
 			Reason: rapid.String().Draw(rt, "reason"), Time: time.UnixMilli(rapid.Int64Range(0, 1<<42).Draw(rt, "time")).UTC(),
-			Attempts: rapid.Int64Range(1, 9).Draw(rt, "attempts"),
+			Attempts: rapid.Int64Range(1, 9).Draw(rt, "attempts"), Part: rapid.IntRange(0, 99).Draw(rt, "part"), At: rapid.Int64Min(0).Draw(rt, "at"),
 		}
 		var rec arrow.RecordBatch
 		switch rapid.IntRange(0, 2).Draw(rt, "row") {

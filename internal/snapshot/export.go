@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 
 	"gocloud.dev/blob"
 
@@ -39,7 +40,7 @@ func Export(ctx context.Context, b *blob.Bucket, m *Manifest) (*VersionFiles, er
 	}
 	e := exporter{digestSink: digestSink{layout: m.Layout}, examples: uint64(m.Examples), files: &VersionFiles{
 		Version: tidemill.Version{
-			Model: m.Model, Job: m.Job, Lineage: m.Lineage, Snapshot: m.Number, Cut: m.Cut.Clone(), SpecHash: m.SpecHash,
+			Model: m.Model, Job: m.Job, Lineage: m.Lineage, Snapshot: m.Number, Cut: m.Cut.Clone(), Origins: slices.Clone(m.Origins), SpecHash: m.SpecHash,
 			Watermark: m.WatermarkMS, Examples: m.Examples, Created: m.Created, Digest: m.Digest.String(), Profile: m.Profile,
 		},
 		Spec:      m.Spec,

@@ -29,11 +29,13 @@ type Manifest struct {
 	// Ancestor is what the lineage began from, in all its manifests; nil: from nothing.
 	Ancestor *Ancestor `json:"ancestor,omitempty"`
 
-	StreamTopic    string       `json:"stream_topic,omitempty"`
-	StreamIdentity string       `json:"stream_identity,omitempty"`
-	Cut            tidemill.Cut `json:"cut,omitempty"`
-	Round          int64        `json:"round,omitempty"`    // last round that is in
-	Examples       int64        `json:"examples,omitempty"` // trained by the job so far
+	StreamTopic    string `json:"stream_topic,omitempty"`
+	StreamIdentity string `json:"stream_identity,omitempty"`
+	// Origins says which log each of the job's partitions reads, as Assignment.Origins does.
+	Origins  []tidemill.Origin `json:"origins,omitempty"`
+	Cut      tidemill.Cut      `json:"cut,omitempty"`
+	Round    int64             `json:"round,omitempty"`    // last round that is in
+	Examples int64             `json:"examples,omitempty"` // trained by the job so far
 	// Watermark: every event up to this time is in (Unix milliseconds; 0 when unknown).
 	WatermarkMS int64 `json:"watermark_ms,omitempty"`
 	// Schedule holds the rounds since the parent.
@@ -77,6 +79,16 @@ type Ancestor struct {
 	// keyed by hashes, which do not tell whose they are. A later spec may use such a name again
 	// only with the same meaning.
 	Retired []RetiredFeature `json:"retired,omitempty"`
+	// Lines are the lineages over the same stream that this one goes back to, oldest first, the
+	// ancestor's own last.
+	Lines []Line `json:"lines,omitempty"`
+}
+
+// Line is a lineage that another one goes back to.
+type Line struct {
+	Job     string       `json:"job"`
+	Lineage string       `json:"lineage"`
+	Cut     tidemill.Cut `json:"cut"` // where it was left, by its job's partitions
 }
 
 // RetiredFeature is a feature that a spec no longer has.
