@@ -14,6 +14,7 @@ import (
 	"github.com/tidemill/tidemill"
 	"github.com/tidemill/tidemill/internal/deadletter"
 	"github.com/tidemill/tidemill/internal/node"
+	"github.com/tidemill/tidemill/internal/rebuild"
 	"github.com/tidemill/tidemill/internal/spec"
 	"github.com/tidemill/tidemill/trainer"
 )
@@ -342,5 +343,9 @@ func TestPartitionsJoin(t *testing.T) {
 	}
 	if st.Champion < 2 {
 		t.Errorf("version %d serves", st.Champion)
+	}
+	// A version from after the growth comes out the same when it is trained again.
+	if r := s.rebuild("dead", st.Champion, rebuild.Nearest); r.Outcome != rebuild.Same {
+		t.Errorf("version %d again: %+v", st.Champion, r)
 	}
 }

@@ -265,41 +265,55 @@ func whole(ctx context.Context, b *blob.Bucket, m *snapshot.Manifest) (ok bool, 
 	return true, "", nil
 }
 
-// checkStream makes sure that the stream holds all that is to be read again.
+// checkStream makes sure that the streams hold all that is to be read again.
 func checkStream(ctx context.Context, s source.Stream, p *path) error {
 	last := p.last()
-	topic, err := s.Open(ctx, last.StreamTopic)
-	if errors.Is(err, tidemill.ErrNotFound) {
-		return cannot("topic %q does not exist any more", last.StreamTopic)
-	}
-	if err != nil {
-		return err
-	}
-	defer topic.Close()
-	info, err := topic.Info(ctx)
-	if err != nil {
-		return err
-	}
-	if info.Identity != last.StreamIdentity {
-		return cannot("topic %q was made again since: its rows are others", last.StreamTopic)
-	}
 	from, err := p.start()
 	if err != nil {
 		return err
 	}
-	if len(from) > info.Partitions {
-		return cannot("the job read %d partitions, and topic %q has %d", len(from), last.StreamTopic, info.Partitions)
-	}
-	for i, o := range from {
-		switch {
-		case o == last.Cut[i]: // nothing of it is read
-		case o < info.First[i]:
-			return cannot("the stream no longer holds the rows: those of partition %d at offsets %d to %d were dropped", i, o, min(info.First[i], last.Cut[i])-1)
-		case last.Cut[i] > info.Next[i]:
-			return cannot("partition %d ends at offset %d, before the version's %d: rows were lost", i, info.Next[i], last.Cut[i])
+	topics := map[string]source.Info{}
+	for i, at := range from {
+		o := tidemill.Origin{Topic: last.StreamTopic, Partition: i}
+		if i < len(last.Origins) && last.Origins[i].Topic != "" {
+			o = last.Origins[i]
+		}
+		info, known := topics[o.Topic]
+		if !known {
+			if info, err = describe(ctx, s, &last.Spec.Stream, o.Topic); err != nil {
+				return err
+			}
+			topics[o.Topic] = info
+		}
+		identity := o.Identity
+		if o.Topic == last.StreamTopic {
+			identity = last.StreamIdentity
+		}
+		switch q := o.Partition; {
+		case info.Identity != identity:
+			return cannot("topic %q was made again since: its rows are others", o.Topic)
+		case q >= info.Partitions:
+			return cannot("the job read partition %d of topic %q, which has %d", q, o.Topic, info.Partitions)
+		case at == last.Cut[i]: // nothing of it is read
+		case at < info.First[q]:
+			return cannot("the stream no longer holds the rows: those of partition %d at offsets %d to %d were dropped", i, at, min(info.First[q], last.Cut[i])-1)
+		case last.Cut[i] > info.Next[q]:
+			return cannot("partition %d ends at offset %d, before the version's %d: rows were lost", i, info.Next[q], last.Cut[i])
 		}
 	}
 	return nil
+}
+
+func describe(ctx context.Context, s source.Stream, spec *tidemill.StreamSpec, name string) (source.Info, error) {
+	topic, err := source.OpenLog(ctx, s, spec, name)
+	if errors.Is(err, tidemill.ErrNotFound) {
+		return source.Info{}, cannot("topic %q does not exist any more", name)
+	}
+	if err != nil {
+		return source.Info{}, err
+	}
+	defer topic.Close()
+	return topic.Info(ctx)
 }
 
 // start returns the cut to read from, as long as the last one. The schedule must lead from it to

@@ -33,7 +33,7 @@ func replay(ctx context.Context, cfg *Config, p *path) (*snapshot.Manifest, erro
 	me := tidemill.Member{ID: self}
 	a := tidemill.Assignment{
 		Job: last.Job, Spec: last.Spec, Schema: last.Schema, Seq: 1, Generation: generation, State: tidemill.JobRunning, Lineage: last.Lineage,
-		Leader: me, Cut: from, Identity: last.StreamIdentity, Profile: last.Profile, Members: map[string]tidemill.Member{self: me},
+		Leader: me, Cut: from, Identity: last.StreamIdentity, Origins: last.Origins, Profile: last.Profile, Members: map[string]tidemill.Member{self: me},
 	}
 	if p.base != nil {
 		a.Snapshot, a.Round, a.Examples = p.base.Number, p.base.Round, p.base.Examples
