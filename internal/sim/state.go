@@ -110,7 +110,7 @@ func decodeShards(b []byte, out []shard, want func(int) bool) error {
 func writePart(ctx context.Context, b *blob.Bucket, prefix string, shards map[int]shard) (snapshot.Part, error) {
 	data := encodeShards(shards)
 	sum := sha256.Sum256(data)
-	name := prefix + "counts.bin"
+	name := prefix + "counts.arrow" // a collector knows blobs by this ending
 	err := b.WriteAll(ctx, name, data, &blob.WriterOptions{ContentType: "application/octet-stream", IfNotExist: true})
 	if err != nil {
 		was, rerr := b.ReadAll(ctx, name)

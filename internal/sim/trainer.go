@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"gocloud.dev/blob"
 
@@ -391,6 +392,26 @@ func (t *trainerNode) manifest(core *trainer.Core, e *trainer.Effect) *snapshot.
 	return m
 }
 
+// collect removes what no snapshot needs that is kept: the newest, and those that are yet to be
+// offered to the gate. It runs beside everything else, as the keeper does, so that it may come
+// late, when another trainer leads.
+func (t *trainerNode) collect() {
+	t.w.do(t.n, func(ctx context.Context, b *blob.Bucket) error {
+		c, err := snapshot.NewCollector(b, jobName, t.n.id())
+		if err != nil {
+			return err
+		}
+		_, err = c.Run(ctx, 1, func(context.Context) (map[int64]bool, error) {
+			needed := map[int64]bool{}
+			for _, m := range t.left {
+				needed[m.Number] = true
+			}
+			return needed, nil
+		}, time.UnixMicro(t.w.now))
+		return err
+	}, func(error) {})
+}
+
 // commit creates the manifest: that is the commit.
 func (t *trainerNode) commit(core *trainer.Core, m *snapshot.Manifest, done func()) {
 	m.Parent = t.parent
@@ -426,6 +447,7 @@ func (t *trainerNode) commit(core *trainer.Core, m *snapshot.Manifest, done func
 				t.left = append(t.left, m)
 			}
 			t.post(core, trainer.Event{Kind: trainer.Committed, Number: m.Number})
+			t.collect()
 		}
 	})
 }

@@ -83,6 +83,8 @@ var mutants = []mutant{
 		`	return false, true
 }`, `	return true, false
 }`}}},
+	{"GC by age alone", []edit{{"internal/snapshot/retain.go",
+		`		if ok && number <= last && !needed[name] {`, `		if ok && number < last-2 {`}}},
 	{"commit without all parts", []edit{{"trainer/core_rounds.go",
 		`len(b.written) == len(c.psIDs) && !b.commits`, `len(b.written) > 0 && !b.commits`}}},
 	{"serving an unpublished version", []edit{{"serving/core.go",
