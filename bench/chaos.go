@@ -100,6 +100,7 @@ type chaos struct {
 	began time.Time
 
 	mu        sync.Mutex
+	events    *os.File
 	busy      map[string]bool // seats that a fault is at
 	cutOff    map[string]bool // seats without a network
 	full      bool            // the stream's disk is
@@ -147,6 +148,11 @@ func Chaos(ctx context.Context, cfg ChaosConfig) (*ChaosResult, error) {
 		return nil, err
 	}
 	defer c.fleet.close()
+	// Beside the logs of the processes, in the same clock.
+	if c.events, err = os.Create(c.fleet.logName("events")); err != nil {
+		return nil, err
+	}
+	defer c.events.Close()
 	// In every other run, so that the others are on the disk that there is.
 	if r.IntN(2) == 0 || slices.Contains(cfg.Kinds, faultFull) {
 		c.smallDisk(ctx)
@@ -176,8 +182,12 @@ func or[T comparable](v *T, def T) {
 func (c *chaos) say(format string, args ...any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	e := Event{time.Since(c.began), fmt.Sprintf(format, args...)}
+	if c.events != nil {
+		fmt.Fprintf(c.events, "%s %7.2f s  %s\n", time.Now().UTC().Format(time.RFC3339Nano), e.At.Seconds(), e.Text)
+	}
 	if c.cfg.Events != nil {
-		c.cfg.Events(Event{time.Since(c.began), fmt.Sprintf(format, args...)})
+		c.cfg.Events(e)
 	}
 }
 
@@ -383,7 +393,10 @@ func (c *chaos) finish(ctx context.Context, prog *progress) error {
 	if err != nil {
 		return err
 	}
-	c.say("all rows are trained")
+	if err := c.committed(ctx, want); err != nil {
+		return err
+	}
+	c.say("all rows are trained, and in a snapshot")
 	for {
 		_, err = c.fleet.run(ctx, "job", countsJob, "finish", "--server", c.fleet.server())
 		if err == nil {
@@ -406,6 +419,28 @@ func (c *chaos) finish(ctx context.Context, prog *progress) error {
 		return fmt.Errorf("the job ended with %d examples of %d: %w", st.Examples, want, tidemill.ErrCorrupt)
 	}
 	return nil
+}
+
+// committed waits until a snapshot holds all rows. What was applied may still be taken back, to be
+// applied again; what was committed may not.
+func (c *chaos) committed(ctx context.Context, want int64) error {
+	for n := 1; ; n++ {
+		// The cadence may be one that no more rows will meet. A cut that fails is asked for again.
+		try, cancel := context.WithTimeout(ctx, 20*time.Second)
+		_, _ = c.fleet.run(try, "job", countsJob, "savepoint", fmt.Sprintf("end-%d", n), "--server", c.fleet.server())
+		cancel()
+		var st trainer.JobStatus
+		out, err := c.fleet.run(ctx, "job", countsJob, "--server", c.fleet.server())
+		if err == nil {
+			err = json.Unmarshal(out, &st)
+		}
+		if err == nil && st.SnapshotExamples >= want {
+			return nil
+		}
+		if !pause(ctx, 300*time.Millisecond) {
+			return fmt.Errorf("no snapshot holds all rows; the last one has %d of %d: %w", st.SnapshotExamples, want, errors.Join(err, ctx.Err()))
+		}
+	}
 }
 
 // endProducer lets a producer come to its end, without a pace.
