@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -60,7 +61,7 @@ func (f *fetcher) fetch(ctx context.Context, offset int64) (fetched, error) {
 	req := kmsg.NewPtrFetchRequest()
 	req.ReplicaID, req.MaxWaitMillis, req.MinBytes, req.IsolationLevel = -1, int32(f.wait.Milliseconds()), 1, 1
 	req.SessionEpoch = -1
-	req.MaxBytes = f.maxBytes
+	req.MaxBytes = math.MaxInt32 // there is one partition, which has a bound of its own
 	rt := kmsg.NewFetchRequestTopic()
 	rt.Topic, rt.TopicID = f.topic, f.id
 	rp := kmsg.NewFetchRequestTopicPartition()
