@@ -162,7 +162,7 @@ func (l *loader) Rows(s, table int, ids []uint64, rows []float32) error {
 func (l *loader) Block(s int, b snapshot.Block) error {
 	for _, own := range l.shards[s].blocks {
 		if own.Tensor == b.Tensor && own.Block.Block == b.Block {
-			if len(own.State) != len(b.State) || len(own.Weight) != len(b.Weight) {
+			if len(own.State) != len(b.State) || len(own.Weight) != len(b.Weight) || len(own.Average) != len(b.Average) {
 				return fmt.Errorf("ps: restore: block %d of tensor %d has another size: %w", b.Block, b.Tensor, tidemill.ErrCorrupt)
 			}
 			copy(own.Weight, b.Weight)

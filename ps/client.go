@@ -27,7 +27,7 @@ func NewClient(conn grpc.ClientConnInterface) wire.PS { return &client{pspb.NewP
 type client struct{ ps pspb.PSClient }
 
 func headerMessage(h *wire.Header) *pspb.Header {
-	return &pspb.Header{Job: h.Job, Generation: h.Generation, Partition: int32(h.Partition), Epoch: h.Epoch, Round: h.Round}
+	return &pspb.Header{Job: h.Job, Generation: h.Generation, Partition: int32(h.Partition), Epoch: h.Epoch, Round: h.Round, Routes: h.Routes}
 }
 
 // failed gives an error of a call its kind.
@@ -144,7 +144,7 @@ func pushMessage(req *wire.PushRequest) (*pspb.PushRequest, error) {
 
 // Fence implements wire.PS.
 func (c *client) Fence(ctx context.Context, req *wire.FenceRequest) (wire.Held, error) {
-	m, err := c.ps.Fence(ctx, &pspb.FenceRequest{Job: req.Job, Generation: req.Generation, Partition: int32(req.Partition), Epoch: req.Epoch})
+	m, err := c.ps.Fence(ctx, &pspb.FenceRequest{Job: req.Job, Generation: req.Generation, Partition: int32(req.Partition), Epoch: req.Epoch, Routes: req.Routes})
 	if err != nil {
 		return wire.Held{}, failed("fence", err)
 	}
@@ -159,7 +159,7 @@ func (c *client) Snapshot(ctx context.Context, req *wire.SnapshotRequest, marked
 	callCtx, cancel := context.WithCancel(ctx)
 	defer cancel() // ends the stream, however far it has come
 	stream, err := c.ps.Snapshot(callCtx, &pspb.SnapshotRequest{
-		Job: req.Job, Generation: req.Generation, Number: req.Number, Round: req.Round, Cut: req.Cut, Base: req.Base,
+		Job: req.Job, Generation: req.Generation, Number: req.Number, Round: req.Round, Cut: req.Cut, Base: req.Base, Routes: req.Routes,
 		Settled: req.Settled,
 	})
 	if err != nil {

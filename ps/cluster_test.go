@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"testing"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -129,13 +130,14 @@ func (w *work) cut(round int64) tidemill.Cut {
 func (w *work) assignment(n int) tidemill.Assignment {
 	a := tidemill.Assignment{
 		Job: "job", Spec: *w.spec, Schema: w.schema, Seq: 1, Generation: 1, State: tidemill.JobRunning,
-		Cut: make(tidemill.Cut, len(w.rows)), Partitions: make([]tidemill.Owner, len(w.rows)), Shards: make([]tidemill.Owner, w.spec.Shards),
+		Members: map[string]tidemill.Member{}, Cut: make(tidemill.Cut, len(w.rows)), Partitions: make([]tidemill.Owner, len(w.rows)), Shards: make([]tidemill.Owner, w.spec.Shards),
 	}
 	for p := range a.Partitions {
 		a.Partitions[p] = tidemill.Owner{Member: "w1", Epoch: 1}
 	}
 	for s := range a.Shards {
 		a.Shards[s] = tidemill.Owner{Member: fmt.Sprint("p", s%n), Epoch: 1}
+		a.Members[a.Shards[s].Member] = tidemill.Member{ID: a.Shards[s].Member}
 	}
 	return a
 }
@@ -144,17 +146,30 @@ func (w *work) assignment(n int) tidemill.Assignment {
 type cluster struct {
 	bucket  *blob.Bucket
 	asg     tidemill.Assignment
+	ids     []string // of the servers, some of which may own nothing
 	servers []*Server
 	ps      []wire.PS
 	stop    []func() // cuts a server's connections; nil in process
 }
 
-// start serves the assignment until the test ends.
-func start(t testing.TB, a tidemill.Assignment, bucket *blob.Bucket, remote bool) *cluster {
+// owns reports which servers own a shard.
+func (c *cluster) owns() []bool {
+	out := make([]bool, len(c.ids))
+	for _, o := range c.asg.Shards {
+		out[slices.Index(c.ids, o.Member)] = true
+	}
+	return out
+}
+
+// start serves the assignment until the test ends, on its own servers and idle ones.
+func start(t testing.TB, a tidemill.Assignment, bucket *blob.Bucket, remote bool, idle ...string) *cluster {
 	t.Helper()
-	c := &cluster{bucket: bucket}
-	for _, id := range a.PSes() {
-		s := New(Config{Member: id, Bucket: bucket, Logger: slog.New(slog.DiscardHandler)})
+	c := &cluster{bucket: bucket, ids: append(a.PSes(), idle...)}
+	peer := func(_ context.Context, m tidemill.Member) (wire.PS, error) {
+		return c.ps[slices.Index(c.ids, m.ID)], nil
+	}
+	for _, id := range c.ids {
+		s := New(Config{Member: id, Bucket: bucket, Logger: slog.New(slog.DiscardHandler), Peer: peer})
 		c.servers = append(c.servers, s)
 		if !remote {
 			c.ps = append(c.ps, s)
@@ -174,7 +189,7 @@ func (c *cluster) assign(a tidemill.Assignment) {
 		s.assign(context.Background(), a)
 	}
 	for _, s := range c.servers {
-		s.restores.Wait()
+		s.background.Wait()
 	}
 }
 
@@ -223,7 +238,7 @@ type trainer struct {
 // batch trains the batch of a round, [first, next). Members are the round's partitions.
 func (tr *trainer) batch(ctx context.Context, round int64, rng tidemill.Range, members []int) error {
 	m, c := tr.w.model, tr.c
-	h := wire.Header{Job: c.asg.Job, Generation: c.asg.Generation, Partition: tr.partition, Epoch: c.asg.Partitions[tr.partition].Epoch, Round: round}
+	h := wire.Header{Job: c.asg.Job, Generation: c.asg.Generation, Partition: tr.partition, Epoch: c.asg.Partitions[tr.partition].Epoch, Round: round, Routes: c.asg.Routes()}
 	rec := tr.w.rows[tr.partition].NewSlice(rng.First, rng.Next)
 	defer rec.Release()
 	if tr.step == nil {
@@ -231,7 +246,8 @@ func (tr *trainer) batch(ctx context.Context, round int64, rng tidemill.Range, m
 	}
 	state, ws := m.Plan.NewState(), m.Plan.NewWorkspace()
 	v := len(c.asg.Shards)
-	owner := func(shard int) int { return shard % len(c.ps) }
+	owner := func(shard int) int { return slices.Index(c.ids, c.asg.Shards[shard].Member) }
+	owns := c.owns()
 	if m.Plan.Learns() {
 		home := owner(tidemill.HomeShard(v))
 		if err := c.ps[home].Pull(ctx, &wire.PullRequest{Header: h, Bare: true}, &tr.replies[home]); err != nil {
@@ -268,6 +284,9 @@ func (tr *trainer) batch(ctx context.Context, round int64, rng tidemill.Range, m
 		}
 	}
 	for i, p := range c.ps {
+		if !owns[i] {
+			continue
+		}
 		if err := p.Pull(ctx, &wire.PullRequest{Header: h, IDs: reqs[i].IDs}, &tr.replies[i]); err != nil {
 			return err
 		}
@@ -315,6 +334,9 @@ func (tr *trainer) batch(ctx context.Context, round int64, rng tidemill.Range, m
 	}
 	reqs[owner(tidemill.HomeShard(v))].Tag = tag
 	for i, p := range c.ps {
+		if !owns[i] {
+			continue
+		}
 		if err := p.Push(ctx, &reqs[i]); err != nil {
 			return err
 		}
@@ -368,10 +390,13 @@ func (w *work) snapshot(ctx context.Context, c *cluster, n, round int64) (parts 
 	written := make([]wire.Written, len(c.ps))
 	g, ctx := errgroup.WithContext(ctx)
 	for i, p := range c.ps {
+		if !c.owns()[i] {
+			continue
+		}
 		g.Go(func() (err error) {
 			marked := false
 			written[i], err = p.Snapshot(ctx, &wire.SnapshotRequest{
-				Job: c.asg.Job, Generation: c.asg.Generation, Number: n, Round: round, Cut: w.cut(round),
+				Job: c.asg.Job, Generation: c.asg.Generation, Number: n, Round: round, Cut: w.cut(round), Routes: c.asg.Routes(),
 			}, func() { marked = true })
 			if err == nil && !marked {
 				err = fmt.Errorf("snapshot of ps %d was written and never marked", i)
@@ -383,6 +408,9 @@ func (w *work) snapshot(ctx context.Context, c *cluster, n, round int64) (parts 
 		return nil, nil, 0, err
 	}
 	for _, x := range written {
+		if len(x.Part.Shards) == 0 {
+			continue
+		}
 		parts = append(parts, x.Part)
 		examples = x.Examples
 		if x.Home != nil {

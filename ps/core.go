@@ -17,9 +17,15 @@ type Core struct {
 	staleness  int
 	generation uint64 // 0: no assignment yet
 	seq        uint64 // of the newest assignment
-	ready      bool   // restored to the generation's cut
-	round      int64  // last round applied (staleness 0)
-	examples   int64  // applied so far, over all partitions
+	routes     uint64 // of the map of shards that shards is of
+	ready      bool   // restored to the generation's cut, or taken over with the first shard
+	broken     bool   // what the assignment says is here is not
+	shards     []bool // by shard: is here
+	in         map[int]*incoming
+	handing    map[int]uint64 // shard → the copy that another ps makes of it
+	copies     uint64         // made so far
+	round      int64          // last round applied (staleness 0)
+	examples   int64          // applied so far, over all partitions
 	ledger     []mark
 	epochs     []uint64 // by partition: the newest epoch heard of
 	members    []int    // partitions of the round being gathered
@@ -53,8 +59,9 @@ type EventKind uint8
 
 // Events.
 const (
-	// Assign: a newer assignment was read: Seq, Generation, Epochs by partition, and Cut, where
-	// the generation begins; a partition that has joined since begins there too.
+	// Assign: a newer assignment was read: Seq, Generation, Epochs by partition, Routes, which
+	// Shards are this ps's, and Cut, where the generation begins; a partition that has joined
+	// since begins there too.
 	Assign EventKind = iota + 1
 	// Restored: the runner stands at Cut, Round and Examples of Generation.
 	Restored
@@ -67,6 +74,18 @@ const (
 	Fence
 	// Snapshot asks for the state after Round (staleness 0) or at Cut.
 	Snapshot
+	// Adopt asks this ps to copy Shard from its owner; Settle to fetch the rest at a quiet
+	// point, after Round and at Cut.
+	Adopt
+	Settle
+	// Fetched, Settled: request ID's Fetch or FetchRest has come to its end: with the number of
+	// the owner's last answer, with the Ledger that came with the rest, or with Err.
+	Fetched
+	Settled
+	// Copy: another ps asks for Shard, all of it (Copy 0) or what has changed since answer
+	// number Copy; CopyRest: for the rest and the ledger, after Round and at Cut.
+	Copy
+	CopyRest
 )
 
 // Event is one input of the core. Fields that a kind does not name are ignored.
@@ -84,6 +103,12 @@ type Event struct {
 	Cut        tidemill.Cut
 	Epochs     []uint64 // Assign: by partition
 	Seq        uint64
+	Routes     uint64 // the map of shards that a request was made under
+	Shards     []bool // Assign: by shard
+	Shard      int
+	Copy       uint64
+	Ledger     *wire.Ledger
+	Err        error
 	Payload    any
 }
 
@@ -108,6 +133,21 @@ const (
 	Fenced
 	// Capture answers the snapshot ID: mark the state copy-on-write now.
 	Capture
+	// Fetch copies Shard from its owner, then reports Fetched for ID; FetchRest fetches what has
+	// changed since answer number Copy, then reports Settled.
+	Fetch
+	FetchRest
+	// Discard drops what was fetched of Shard; Install makes it part of the job.
+	Discard
+	Install
+	// Drop lets go of Shard, which is another's now.
+	Drop
+	// Give answers the copy ID under number Copy: mark Shard copy-on-write now, note what changes
+	// from now on, and send all of it (Whole) or what has changed since the last Give. GiveRest
+	// also sends what is small, and Ledger; Forget stops noting.
+	Give
+	GiveRest
+	Forget
 )
 
 // Effect is one output of the core, to be carried out in order.
@@ -121,10 +161,18 @@ type Effect struct {
 	Payload    any
 	Held       wire.Held
 	Err        error
+	Shard      int
+	Copy       uint64
+	Whole      bool
+	Round      int64
+	Cut        tidemill.Cut
+	Ledger     *wire.Ledger
 }
 
 // NewCore returns a core that has no assignment yet and refuses everything but Assign.
-func NewCore(staleness int) *Core { return &Core{staleness: staleness} }
+func NewCore(staleness int) *Core {
+	return &Core{staleness: staleness, in: map[int]*incoming{}, handing: map[int]uint64{}}
+}
 
 // Step applies an event. The returned effects are valid until the next Step.
 func (c *Core) Step(ev *Event) []Effect {
@@ -146,6 +194,18 @@ func (c *Core) Step(ev *Event) []Effect {
 		c.fence(ev)
 	case Snapshot:
 		c.snapshot(ev)
+	case Adopt:
+		c.adopt(ev)
+	case Settle:
+		c.settle(ev)
+	case Fetched:
+		c.fetched(ev)
+	case Settled:
+		c.settled(ev)
+	case Copy:
+		c.give(ev)
+	case CopyRest:
+		c.giveRest(ev)
 	}
 	return c.out
 }
@@ -189,6 +249,7 @@ func (c *Core) assign(ev *Event) {
 		for p, e := range ev.Epochs {
 			c.epochs[p] = max(c.epochs[p], e)
 		}
+		c.reroute(ev)
 		return
 	}
 	// A new generation: whatever waits belongs to the old one.
@@ -202,11 +263,26 @@ func (c *Core) assign(ev *Event) {
 	c.waiting, c.gathered, c.members, c.marking = c.waiting[:0], c.gathered[:0], c.members[:0], nil
 	c.ledger = make([]mark, len(ev.Epochs))
 	c.epochs = slices.Clone(ev.Epochs)
-	c.emit(Effect{Kind: Restore, Generation: ev.Generation})
+	for s, in := range c.in {
+		if in.id != 0 {
+			c.refuse(in.id, tidemill.ErrFenced, "the job went back to its last cut")
+		}
+		c.emit(Effect{Kind: Discard, Shard: s})
+	}
+	for s := range c.handing {
+		c.emit(Effect{Kind: Forget, Shard: s})
+	}
+	clear(c.in)
+	clear(c.handing)
+	had := slices.Contains(c.shards, true)
+	c.shards, c.routes, c.broken = slices.Clone(ev.Shards), ev.Routes, false
+	if slices.Contains(c.shards, true) || had {
+		c.emit(Effect{Kind: Restore, Generation: ev.Generation})
+	}
 }
 
 func (c *Core) restored(ev *Event) {
-	if ev.Generation != c.generation || c.ready {
+	if ev.Generation != c.generation || c.ready || !slices.Contains(c.shards, true) {
 		return
 	}
 	c.ready = true
@@ -226,15 +302,31 @@ func (c *Core) grow(p int) {
 	}
 }
 
-// current checks generation and readiness; it answers the event itself when they do not fit.
+// current checks generation, routes and readiness; it answers the event itself when they do
+// not fit.
 func (c *Core) current(ev *Event) bool {
+	if !c.dated(ev) {
+		return false
+	}
+	if !c.ready {
+		c.refuse(ev.ID, tidemill.ErrNotReady, "generation %d is being restored", c.generation)
+	}
+	return c.ready
+}
+
+// dated checks generation and routes.
+func (c *Core) dated(ev *Event) bool {
 	switch {
 	case ev.Generation < c.generation:
 		c.refuse(ev.ID, tidemill.ErrFenced, "generation %d is over, %d is current", ev.Generation, c.generation)
 	case ev.Generation > c.generation:
 		c.refuse(ev.ID, tidemill.ErrNotReady, "generation %d is not known here yet", ev.Generation)
-	case !c.ready:
-		c.refuse(ev.ID, tidemill.ErrNotReady, "generation %d is being restored", c.generation)
+	case ev.Routes < c.routes:
+		c.refuse(ev.ID, tidemill.ErrFenced, "map %d of the shards is over, %d is current", ev.Routes, c.routes)
+	case ev.Routes > c.routes:
+		c.refuse(ev.ID, tidemill.ErrNotReady, "map %d of the shards is not known here yet", ev.Routes)
+	case c.broken:
+		c.refuse(ev.ID, tidemill.ErrConflict, "a shard of map %d is not here as it should be", c.routes)
 	default:
 		return true
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/tidemill/tidemill"
+	"github.com/tidemill/tidemill/internal/wire"
 )
 
 // TestCore plays the transcripts in testdata/core. A transcript is blocks apart by empty
@@ -22,6 +23,9 @@ import (
 //	pull id=1 part=0 round=1                          fence id=1 part=0 epoch=2
 //	push id=1 part=0 round=1 range=0-4 floor=0 members=0,1 examples=4
 //	snapshot id=1 round=2 cut=8,8                     state
+//	adopt id=1 shard=2                                settle id=1 shard=2 round=2 cut=8,8
+//	fetched id=1 shard=2 copy=1                       settled id=1 shard=2 round=2 cut=8,8 examples=16
+//	copy id=1 shard=2                                 copyrest id=1 shard=2 copy=1 round=2 cut=8,8
 func TestCore(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join("testdata", "core", "*.txt"))
 	must(t, err)
@@ -94,10 +98,16 @@ func play(t *testing.T, c *Core, line string, out *strings.Builder) *Core {
 	ev := &Event{
 		ID: uint64(num("id", 0)), Generation: uint64(num("gen", 1)), Partition: int(num("part", 0)), Epoch: uint64(num("epoch", 1)),
 		Round: num("round", 0), Floor: num("floor", 0), Examples: num("examples", 0), Cut: list("cut"),
-		Seq: uint64(num("seq", 1)),
+		Seq: uint64(num("seq", 1)), Routes: uint64(num("routes", 0)), Shard: int(num("shard", 0)), Copy: uint64(num("copy", 0)),
 	}
 	for _, p := range list("members") {
 		ev.Members = append(ev.Members, int(p))
+	}
+	for _, s := range list("shards") {
+		ev.Shards = append(ev.Shards, s == 1)
+	}
+	if words[0] == "assign" && ev.Shards == nil {
+		ev.Shards = []bool{true}
 	}
 	for _, e := range list("epochs") {
 		ev.Epochs = append(ev.Epochs, uint64(e))
@@ -125,6 +135,22 @@ func play(t *testing.T, c *Core, line string, out *strings.Builder) *Core {
 		ev.Kind = Fence
 	case "snapshot":
 		ev.Kind = Snapshot
+	case "adopt":
+		ev.Kind = Adopt
+	case "settle":
+		ev.Kind = Settle
+	case "copy":
+		ev.Kind = Copy
+	case "copyrest":
+		ev.Kind = CopyRest
+	case "fetched":
+		ev.Kind = Fetched
+	case "settled":
+		ev.Kind = Settled
+		ev.Ledger = &wire.Ledger{Round: num("round", 0), Examples: num("examples", 0), Epochs: ev.Epochs}
+		for _, next := range ev.Cut {
+			ev.Ledger.Marks = append(ev.Ledger.Marks, wire.Mark{Floor: next, Next: next})
+		}
 	default:
 		t.Fatalf("unknown event %q", line)
 	}
@@ -144,6 +170,17 @@ func play(t *testing.T, c *Core, line string, out *strings.Builder) *Core {
 			fmt.Fprintf(out, "fenced %d: round %d, applied below %d, buffered %v\n", e.ID, e.Held.Round, e.Held.Applied, e.Held.Buffered)
 		case Capture:
 			fmt.Fprintf(out, "capture %d\n", e.ID)
+		case Fetch:
+			fmt.Fprintf(out, "fetch %d: shard %d\n", e.ID, e.Shard)
+		case FetchRest:
+			fmt.Fprintf(out, "fetch rest %d: shard %d copy %d after round %d at %v\n", e.ID, e.Shard, e.Copy, e.Round, e.Cut)
+		case Give:
+			fmt.Fprintf(out, "give %d: shard %d copy %d, whole %v\n", e.ID, e.Shard, e.Copy, e.Whole)
+		case GiveRest:
+			fmt.Fprintf(out, "give rest %d: shard %d copy %d, round %d, %d examples, marks %v, epochs %v\n",
+				e.ID, e.Shard, e.Copy, e.Ledger.Round, e.Ledger.Examples, e.Ledger.Marks, e.Ledger.Epochs)
+		case Discard, Install, Drop, Forget:
+			fmt.Fprintf(out, "%s shard %d\n", map[EffectKind]string{Discard: "discard", Install: "install", Drop: "drop", Forget: "forget"}[e.Kind], e.Shard)
 		}
 	}
 	return c

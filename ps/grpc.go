@@ -128,6 +128,7 @@ func (s *service) Status(ctx context.Context, m *pspb.StatusRequest) (*pspb.Stat
 func header(m *pspb.Header) (wire.Header, error) {
 	h := wire.Header{
 		Job: m.GetJob(), Generation: m.GetGeneration(), Partition: int(m.GetPartition()), Epoch: m.GetEpoch(), Round: m.GetRound(),
+		Routes: m.GetRoutes(),
 	}
 	if err := checkWho(h.Job, h.Partition); err != nil {
 		return h, err
@@ -263,7 +264,7 @@ func tag(m *pspb.Tag) (*wire.Tag, error) {
 }
 
 func fenceRequest(m *pspb.FenceRequest) (*wire.FenceRequest, error) {
-	req := &wire.FenceRequest{Job: m.GetJob(), Generation: m.GetGeneration(), Partition: int(m.GetPartition()), Epoch: m.GetEpoch()}
+	req := &wire.FenceRequest{Job: m.GetJob(), Generation: m.GetGeneration(), Partition: int(m.GetPartition()), Epoch: m.GetEpoch(), Routes: m.GetRoutes()}
 	return req, checkWho(req.Job, req.Partition)
 }
 
@@ -278,6 +279,7 @@ func snapshotRequest(m *pspb.SnapshotRequest) (*wire.SnapshotRequest, error) {
 	return &wire.SnapshotRequest{
 		Job: m.GetJob(), Generation: m.GetGeneration(), Number: m.GetNumber(), Round: m.GetRound(), Cut: m.GetCut(), Base: m.GetBase(),
 		Settled: m.GetSettled(),
+		Routes:  m.GetRoutes(),
 	}, nil
 }
 

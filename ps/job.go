@@ -45,7 +45,10 @@ type job struct {
 	// baseline is the committed snapshot that the tables' bases are of, tried the number of the
 	// capture after it; 0: none.
 	baseline, tried int64
-	attempts        int64 // captures so far: their blobs' names differ
+	attempts        int64            // captures so far: their blobs' names differ
+	fetch           func(e Effect)   // starts a Fetch or FetchRest
+	arrivals        map[int]*arrival // by shard
+	handouts        map[int]*handout // by shard
 	// fault, once set, answers everything: the state of this generation cannot be used.
 	fault error
 }
@@ -107,6 +110,8 @@ type call struct {
 	reply *wire.PullReply
 	held  wire.Held
 	image *capture
+	// Of a Copy.
+	giving *giving
 }
 
 func newShard(m *model.Model, number, v int) *shard {
@@ -150,6 +155,16 @@ func (j *job) step(ev *Event) {
 			j.restore(e.Generation)
 		case Apply:
 			j.apply(e.Payload.(*wire.PushRequest), e.Before)
+		case Fetch, FetchRest:
+			j.fetch(e)
+		case Discard:
+			j.discard(e.Shard)
+		case Install:
+			j.install(e.Shard)
+		case Drop:
+			j.set(e.Shard, nil)
+		case Forget:
+			j.forget(e.Shard)
 		default:
 			if c = j.calls[e.ID]; c == nil {
 				continue // its caller gave up waiting
@@ -168,6 +183,8 @@ func (j *job) step(ev *Event) {
 					h.notes.settle(c.snap.Settled)
 				}
 				c.image, err = j.capture(c.snap)
+			case Give, GiveRest:
+				c.giving, err = j.give(&e)
 			}
 			c.done <- err
 			c = nil
@@ -200,7 +217,7 @@ func (j *job) begin(ev *Event, c *call) (err error) {
 	}()
 	if c.push != nil {
 		// Under the same lock as the step, so that nothing is restored in between.
-		if g, ready := j.core.Generation(); ready && g == ev.Generation {
+		if j.core.Admits(ev.Generation, ev.Routes) {
 			if err := j.check(c.push); err != nil {
 				return err
 			}

@@ -23,6 +23,9 @@ type Config struct {
 	Member string       // this process's id in assignments
 	Bucket *blob.Bucket // where snapshots are; the caller closes it
 	Logger *slog.Logger
+	// Peer connects to another ps, to take over shards from it; the caller owns the connection.
+	// Nil: shards come from snapshots alone.
+	Peer func(ctx context.Context, m tidemill.Member) (wire.PS, error)
 	// Alive reports whether this process still holds its session lease by its own clock. A
 	// server that is not alive refuses to apply or to write.
 	Alive func() bool
@@ -40,7 +43,7 @@ type Server struct {
 	mu   sync.Mutex
 	jobs map[string]*job
 
-	restores sync.WaitGroup
+	background sync.WaitGroup // restores, and shards that are taken over
 }
 
 // New returns a server without jobs.
@@ -52,10 +55,10 @@ func New(cfg Config) *Server {
 }
 
 // Run follows assignments until ctx ends or the channel is closed, and returns once no
-// restore is under way. A job whose state is terminal, or of which no shard is this member's,
-// is dropped.
+// restore and no handover is under way. A job whose state is terminal is dropped; of one that
+// has no shard here its assignment is kept, since a shard may be handed over.
 func (s *Server) Run(ctx context.Context, assignments <-chan tidemill.Assignment) error {
-	defer s.restores.Wait()
+	defer s.background.Wait()
 	for {
 		select {
 		case <-ctx.Done():
@@ -70,28 +73,24 @@ func (s *Server) Run(ctx context.Context, assignments <-chan tidemill.Assignment
 }
 
 func (s *Server) assign(ctx context.Context, a tidemill.Assignment) {
-	mine := 0
-	for _, o := range a.Shards {
-		if o.Member == s.cfg.Member {
-			mine++
-		}
-	}
 	s.mu.Lock()
 	j := s.jobs[a.Job]
-	if mine == 0 || a.State != tidemill.JobRunning && a.State != tidemill.JobPaused {
+	if a.State != tidemill.JobRunning && a.State != tidemill.JobPaused {
 		delete(s.jobs, a.Job)
 		s.mu.Unlock()
 		if j != nil { // wake whoever waits for a round that will not come
 			j.mu.Lock()
 			j.restore = func(uint64) {}
-			j.step(&Event{Kind: Assign, Generation: a.Generation + 1})
+			j.step(&Event{Kind: Assign, Seq: a.Seq, Generation: a.Generation + 1})
 			j.mu.Unlock()
 		}
 		return
 	}
 	if j == nil {
-		j = &job{name: a.Job, log: s.cfg.Logger, record: s.cfg.Record, calls: map[uint64]*call{}, core: NewCore(a.Spec.Train.Staleness)}
-		j.restore = func(generation uint64) {}
+		j = &job{
+			name: a.Job, log: s.cfg.Logger, record: s.cfg.Record, calls: map[uint64]*call{}, core: NewCore(a.Spec.Train.Staleness),
+			arrivals: map[int]*arrival{}, handouts: map[int]*handout{},
+		}
 		s.jobs[a.Job] = j
 	}
 	s.mu.Unlock()
@@ -100,20 +99,35 @@ func (s *Server) assign(ctx context.Context, a tidemill.Assignment) {
 	for p, o := range a.Partitions {
 		epochs[p] = o.Epoch
 	}
+	mine := make([]bool, len(a.Shards))
+	for i, o := range a.Shards {
+		mine[i] = o.Member == s.cfg.Member
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if a.Seq <= j.assigned.Seq {
 		return
 	}
 	j.assigned = a
+	j.fetch = func(e Effect) { s.fetch(ctx, j, &a, e) }
 	j.restore = func(generation uint64) {
-		s.restores.Add(1)
+		if !slices.Contains(mine, true) { // it had some, and they are others' now
+			j.shards, j.owned = nil, nil
+			return
+		}
+		s.background.Add(1)
 		go func() {
-			defer s.restores.Done()
+			defer s.background.Done()
 			s.restore(ctx, j, a)
 		}()
 	}
-	j.step(&Event{Kind: Assign, Seq: a.Seq, Generation: a.Generation, Epochs: epochs, Cut: a.Cut})
+	had := len(j.owned)
+	j.step(&Event{
+		Kind: Assign, Seq: a.Seq, Generation: a.Generation, Epochs: epochs, Routes: a.Routes(), Shards: mine, Cut: a.Cut,
+	})
+	if n := len(j.owned); n != had {
+		s.cfg.Logger.Info("shards changed hands", "job", a.Job, "shards", n, "before", had, "assignment", a.Seq)
+	}
 }
 
 // restore loads this member's shards as of the assignment's snapshot and installs them,
@@ -235,7 +249,7 @@ func (s *Server) Pull(ctx context.Context, req *wire.PullRequest, into *wire.Pul
 	c := calls.Get().(*call)
 	c.pull, c.reply = req, into
 	err = j.do(ctx, &Event{
-		Kind: Pull, Generation: req.Generation, Partition: req.Partition, Epoch: req.Epoch, Round: req.Round,
+		Kind: Pull, Generation: req.Generation, Routes: req.Routes, Partition: req.Partition, Epoch: req.Epoch, Round: req.Round,
 	}, c)
 	c.pull, c.reply = nil, nil
 	calls.Put(c)
@@ -251,7 +265,7 @@ func (s *Server) Push(ctx context.Context, req *wire.PushRequest) error {
 	c := calls.Get().(*call)
 	c.push = req
 	err = j.do(ctx, &Event{
-		Kind: Push, Generation: req.Generation, Partition: req.Partition, Epoch: req.Epoch, Round: req.Round,
+		Kind: Push, Generation: req.Generation, Routes: req.Routes, Partition: req.Partition, Epoch: req.Epoch, Round: req.Round,
 		Range: req.Range, Floor: req.Floor, Members: req.Members, Examples: req.Examples, Payload: req,
 	}, c)
 	c.push = nil
@@ -266,7 +280,7 @@ func (s *Server) Fence(ctx context.Context, req *wire.FenceRequest) (wire.Held, 
 		return wire.Held{}, err
 	}
 	c := calls.Get().(*call)
-	err = j.do(ctx, &Event{Kind: Fence, Generation: req.Generation, Partition: req.Partition, Epoch: req.Epoch}, c)
+	err = j.do(ctx, &Event{Kind: Fence, Generation: req.Generation, Routes: req.Routes, Partition: req.Partition, Epoch: req.Epoch}, c)
 	held := c.held
 	calls.Put(c)
 	return held, err
@@ -279,7 +293,7 @@ func (s *Server) Snapshot(ctx context.Context, req *wire.SnapshotRequest, marked
 		return wire.Written{}, err
 	}
 	c := &call{done: make(chan error, 1), snap: req}
-	if err := j.do(ctx, &Event{Kind: Snapshot, Generation: req.Generation, Round: req.Round, Cut: req.Cut}, c); err != nil {
+	if err := j.do(ctx, &Event{Kind: Snapshot, Generation: req.Generation, Routes: req.Routes, Round: req.Round, Cut: req.Cut}, c); err != nil {
 		return wire.Written{}, err
 	}
 	defer j.release(c.image)
@@ -335,6 +349,16 @@ func (s *Server) Status(_ context.Context, name string) (wire.Status, error) {
 // Jobs lists the jobs of which shards are here.
 func (s *Server) Jobs() []string {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Sorted(maps.Keys(s.jobs))
+	jobs := maps.Clone(s.jobs)
+	s.mu.Unlock()
+	var names []string
+	for name, j := range jobs {
+		j.mu.Lock()
+		if len(j.owned) > 0 {
+			names = append(names, name)
+		}
+		j.mu.Unlock()
+	}
+	slices.Sort(names)
+	return names
 }

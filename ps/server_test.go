@@ -29,7 +29,7 @@ func both(t *testing.T, f func(t *testing.T, w *work, c *cluster)) {
 }
 
 func (c *cluster) header(partition int, round int64) wire.Header {
-	return wire.Header{Job: c.asg.Job, Generation: c.asg.Generation, Partition: partition, Epoch: c.asg.Partitions[partition].Epoch, Round: round}
+	return wire.Header{Job: c.asg.Job, Generation: c.asg.Generation, Partition: partition, Epoch: c.asg.Partitions[partition].Epoch, Round: round, Routes: c.asg.Routes()}
 }
 
 // members are all partitions.
@@ -122,12 +122,12 @@ func TestKinds(t *testing.T) {
 			{"push after a gap", tidemill.ErrNotReady, push(func(r *wire.PushRequest) { r.Partition, r.Range.First, r.Examples = 1, 2, 2 })},
 			{"push of an old generation", tidemill.ErrFenced, push(func(r *wire.PushRequest) { r.Generation-- })},
 			{"push again", nil, push(func(*wire.PushRequest) {})},
-			{"fence by an old owner", tidemill.ErrFenced, second(p.Fence(ctx, &wire.FenceRequest{Job: "job", Generation: 5}))},
-			{"fence of no partition", tidemill.ErrInvalid, second(p.Fence(ctx, &wire.FenceRequest{Job: "job", Generation: 5, Partition: 9999, Epoch: 5}))},
-			{"snapshot of an old generation", tidemill.ErrFenced, second(p.Snapshot(ctx, &wire.SnapshotRequest{Job: "job", Generation: 4, Number: 1}, func() {}))},
+			{"fence by an old owner", tidemill.ErrFenced, second(p.Fence(ctx, &wire.FenceRequest{Job: "job", Routes: 1, Generation: 5}))},
+			{"fence of no partition", tidemill.ErrInvalid, second(p.Fence(ctx, &wire.FenceRequest{Job: "job", Routes: 1, Generation: 5, Partition: 9999, Epoch: 5}))},
+			{"snapshot of an old generation", tidemill.ErrFenced, second(p.Snapshot(ctx, &wire.SnapshotRequest{Job: "job", Routes: 1, Generation: 4, Number: 1}, func() {}))},
 			{"snapshot of a cut that is passed", tidemill.ErrConflict, func() error {
 				must(t, w.others(c, 1, 0))
-				return second(p.Snapshot(ctx, &wire.SnapshotRequest{Job: "job", Generation: 5, Number: 1, Cut: make(tidemill.Cut, len(w.rows))}, func() {}))
+				return second(p.Snapshot(ctx, &wire.SnapshotRequest{Job: "job", Routes: 1, Generation: 5, Number: 1, Cut: make(tidemill.Cut, len(w.rows))}, func() {}))
 			}()},
 			{"status of no such job", tidemill.ErrNotReady, second(p.Status(ctx, "other"))},
 		} {
@@ -135,13 +135,13 @@ func TestKinds(t *testing.T) {
 				t.Errorf("%s: %v, want %v", x.name, x.err, x.want)
 			}
 		}
-		held, err := c.ps[0].Fence(ctx, &wire.FenceRequest{Job: "job", Generation: 5, Partition: 1, Epoch: 7})
+		held, err := c.ps[0].Fence(ctx, &wire.FenceRequest{Job: "job", Routes: 1, Generation: 5, Partition: 1, Epoch: 7})
 		if want := (wire.Held{Round: 1, Applied: 4}); err != nil || held != want {
 			t.Errorf("fence: %+v, %v, want %+v", held, err, want)
 		}
 		req := w.empty(c, 0, 2, tidemill.Range{First: 4, Next: 9})
 		must(t, p.Push(ctx, req))
-		held, err = p.Fence(ctx, &wire.FenceRequest{Job: "job", Generation: 5, Partition: 0, Epoch: 7})
+		held, err = p.Fence(ctx, &wire.FenceRequest{Job: "job", Routes: 1, Generation: 5, Partition: 0, Epoch: 7})
 		if want := (wire.Held{Round: 1, Applied: 4, Buffered: req.Range}); err != nil || held != want {
 			t.Errorf("fence: %+v, %v, want %+v", held, err, want)
 		}
@@ -188,7 +188,7 @@ func TestWaiting(t *testing.T) {
 		c.assign(c.asg)
 		refused := waiting(c, 0, pull(ctx))
 		snapped := waiting(c, 0, func() error {
-			return second(c.ps[0].Snapshot(ctx, &wire.SnapshotRequest{Job: "job", Generation: 2, Number: 1, Round: 1, Cut: w.cut(1)}, func() { t.Error("marked") }))
+			return second(c.ps[0].Snapshot(ctx, &wire.SnapshotRequest{Job: "job", Routes: 1, Generation: 2, Number: 1, Round: 1, Cut: w.cut(1)}, func() { t.Error("marked") }))
 		})
 		next := c.asg
 		next.Generation, next.Seq = 3, 3
@@ -236,7 +236,7 @@ func TestMarkedThenWritten(t *testing.T) {
 		for i, p := range c.ps {
 			go func() {
 				var err error
-				got[i], err = p.Snapshot(ctx, &wire.SnapshotRequest{Job: "job", Generation: 1, Number: 2, Round: 2, Cut: w.cut(2)}, func() {
+				got[i], err = p.Snapshot(ctx, &wire.SnapshotRequest{Job: "job", Routes: 1, Generation: 1, Number: 2, Round: 2, Cut: w.cut(2)}, func() {
 					marks <- i
 					<-goOn
 				})
@@ -322,8 +322,8 @@ func TestLostLease(t *testing.T) {
 		for name, err := range map[string]error{
 			"pull":     p.Pull(ctx, &wire.PullRequest{Header: c.header(0, 1), Bare: true}, new(wire.PullReply)),
 			"push":     p.Push(ctx, w.empty(c, 0, 1, tidemill.Range{First: 0, Next: 4})),
-			"fence":    second(p.Fence(ctx, &wire.FenceRequest{Job: "job", Generation: 1, Epoch: 1})),
-			"snapshot": second(p.Snapshot(ctx, &wire.SnapshotRequest{Job: "job", Generation: 1, Number: 1, Cut: make(tidemill.Cut, len(w.rows))}, func() {})),
+			"fence":    second(p.Fence(ctx, &wire.FenceRequest{Job: "job", Routes: 1, Generation: 1, Epoch: 1})),
+			"snapshot": second(p.Snapshot(ctx, &wire.SnapshotRequest{Job: "job", Routes: 1, Generation: 1, Number: 1, Cut: make(tidemill.Cut, len(w.rows))}, func() {})),
 		} {
 			if !errors.Is(err, tidemill.ErrFenced) {
 				t.Errorf("%s, %s: %v", twin.name, name, err)
@@ -345,7 +345,7 @@ func TestCutOff(t *testing.T) {
 		return c.ps[0].Pull(ctx, &wire.PullRequest{Header: c.header(0, 9), Bare: true}, new(wire.PullReply))
 	})
 	snaps := waiting(c, 0, func() error {
-		return second(c.ps[0].Snapshot(ctx, &wire.SnapshotRequest{Job: "job", Generation: 1, Number: 1, Round: 9, Cut: w.cut(9)}, func() { t.Error("marked") }))
+		return second(c.ps[0].Snapshot(ctx, &wire.SnapshotRequest{Job: "job", Routes: 1, Generation: 1, Number: 1, Round: 9, Cut: w.cut(9)}, func() { t.Error("marked") }))
 	})
 	c.stop[0]()
 	p := c.ps[0]
@@ -355,7 +355,7 @@ func TestCutOff(t *testing.T) {
 		"pull":             p.Pull(ctx, &wire.PullRequest{Header: c.header(0, 1), Bare: true}, new(wire.PullReply)),
 		"push":             p.Push(ctx, w.empty(c, 0, 1, tidemill.Range{First: 0, Next: 4})),
 		"fence":            second(p.Fence(ctx, &wire.FenceRequest{Job: "job"})),
-		"snapshot":         second(p.Snapshot(ctx, &wire.SnapshotRequest{Job: "job", Number: 1}, func() {})),
+		"snapshot":         second(p.Snapshot(ctx, &wire.SnapshotRequest{Job: "job", Routes: 1, Number: 1}, func() {})),
 		"status":           second(p.Status(ctx, "job")),
 	} {
 		if !errors.Is(err, tidemill.ErrUnavailable) {
@@ -423,7 +423,7 @@ func TestPartNames(t *testing.T) {
 	if len(names) == 0 {
 		t.Error("nothing was written")
 	}
-	if err := second(c.ps[0].Snapshot(ctx, &wire.SnapshotRequest{Job: "job", Generation: 2, Number: 1 << 40, Round: 1, Cut: w.cut(1)}, func() {})); !errors.Is(err, tidemill.ErrInvalid) {
+	if err := second(c.ps[0].Snapshot(ctx, &wire.SnapshotRequest{Job: "job", Routes: 1, Generation: 2, Number: 1 << 40, Round: 1, Cut: w.cut(1)}, func() {})); !errors.Is(err, tidemill.ErrInvalid) {
 		t.Errorf("impossible number: %v", err)
 	}
 }

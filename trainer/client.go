@@ -107,7 +107,7 @@ func (l *remoteLink) Close() { l.cancel() }
 
 func encodeReport(job string, r *wire.Report) *trainerpb.Report {
 	m := &trainerpb.Report{
-		Job: job, Generation: r.Generation, Partition: int32(r.Partition), Epoch: r.Epoch,
+		Job: job, Generation: r.Generation, Partition: int32(r.Partition), Epoch: r.Epoch, Routes: r.Routes,
 		Joined: r.Joined, Next: r.Next, Acked: r.Acked,
 		AtEnd: r.AtEnd, End: r.End, Torn: r.Torn,
 		// Said in part rather than not at all: a job must not hang for the length of its fault.
@@ -127,7 +127,7 @@ func decodeGrant(m *trainerpb.Grant) (wire.Grant, error) {
 		return bad("the message is empty")
 	}
 	g := wire.Grant{
-		Job: m.GetJob(), Generation: m.GetGeneration(), Partition: int(m.GetPartition()), Epoch: m.GetEpoch(), Next: m.GetNext(),
+		Job: m.GetJob(), Generation: m.GetGeneration(), Partition: int(m.GetPartition()), Epoch: m.GetEpoch(), Routes: m.GetRoutes(), Next: m.GetNext(),
 		Run: tidemill.Run{Round: m.GetRun().GetRound(), Count: m.GetRun().GetCount()},
 	}
 	if g.Partition < 0 || g.Partition >= maxPartitions || g.Next < 0 || g.Run.Round < 0 || g.Run.Count < 0 || len(m.GetRun().GetParts()) > maxPartitions {

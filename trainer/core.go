@@ -25,7 +25,8 @@ type Core struct {
 	ps      []string        // likewise, sorted
 	leaving map[string]bool // alive, and not to own anything for longer than need be
 	psIDs   []string        // those that own shards
-	plan    plan            // what changes at the next quiet point
+	routes  uint64          // the assignment's, as the parts have it
+	plan    plan            // what changes while training goes on
 
 	parts   []part
 	partsOf uint64 // the generation that parts are of
@@ -87,7 +88,6 @@ type barrier struct {
 	written map[string]bool
 	sched   tidemill.Rounds
 	commits bool
-	spread  bool // owners change once it is committed
 }
 
 // EventKind says what happened.
@@ -130,6 +130,11 @@ const (
 	// ignored, but for a later End, so the event may be repeated; until an assignment lists it, it
 	// should be.
 	Grow
+	// Copied: move Number's shard is copied to its new owner; Settled: the new owner holds it
+	// whole; Unmoved: it failed.
+	Copied
+	Settled
+	Unmoved
 )
 
 // Event is one input of the core. Fields that a kind does not name are ignored.
@@ -171,6 +176,11 @@ const (
 	Commit
 	// Depose stops leading: somebody else does.
 	Depose
+	// CopyShard asks ps Member to copy Shard from its owner, then reports Copied or Unmoved for
+	// Number. SettleShard asks it for the rest, after Round and at Cut, then reports Settled or
+	// Unmoved; nothing is granted meanwhile, so it is given up soon rather than late.
+	CopyShard
+	SettleShard
 )
 
 // Effect is one output of the core, to be carried out in order.
@@ -187,6 +197,7 @@ type Effect struct {
 	Cut        tidemill.Cut
 	PS         []string
 	Schedule   tidemill.Rounds
+	Shard      int
 }
 
 // NewCore returns a core that does not lead yet.
@@ -266,6 +277,8 @@ func (c *Core) Step(ev *Event) []Effect {
 	case Stop:
 		c.asg.Reason = ev.Reason
 		c.stop(ev.Final)
+	case Copied, Settled, Unmoved:
+		c.moved(ev)
 	case Grow:
 		c.plan.grow = append(c.plan.grow, ev.Origins...)
 	}
@@ -294,6 +307,7 @@ func (c *Core) rewind() {
 	}
 	c.phase = phaseFencing
 	c.bar, c.tail, c.sched, c.rows, c.wanted = nil, nil, nil, 0, false
+	c.plan.move = nil
 	c.emit(Effect{Kind: AppendFence})
 }
 
@@ -321,9 +335,11 @@ func (c *Core) recovered(ev *Event) {
 }
 
 func (c *Core) members(ev *Event) {
+	was := c.ps
 	c.all = roster{ev.Workers, ev.PS, ev.Profiles}
 	c.eligible()
 	c.leaving = ev.Leaving
+	c.plan.hold = false
 	switch c.phase {
 	case phaseIdle, phaseFencing, phaseOver:
 		return
@@ -337,6 +353,9 @@ func (c *Core) members(ev *Event) {
 			c.rewind()
 			return
 		}
+	}
+	if !slices.Equal(was, c.ps) {
+		c.retarget()
 	}
 	c.place(false)
 }
@@ -370,14 +389,8 @@ func (c *Core) place(fresh bool) {
 		for i, m := range owners {
 			a.Shards[i] = tidemill.Owner{Member: m, Epoch: seq}
 		}
+		c.retarget()
 		changed = true
-	}
-	prev := make([]string, len(a.Shards))
-	for i, o := range a.Shards {
-		prev[i] = o.Member
-	}
-	if len(c.ps) > 0 {
-		c.plan.spread = !slices.Equal(prev, Place(len(prev), c.ps, nil, prev))
 	}
 	for len(a.Partitions) < c.count() {
 		a.Partitions = append(a.Partitions, tidemill.Owner{})
@@ -436,9 +449,9 @@ func (c *Core) write() {
 		c.asg.State = tidemill.JobRunning
 	}
 	// Epochs handed out since the last write are this write's number.
-	for i := range c.asg.Partitions {
-		if o := &c.asg.Partitions[i]; o.Epoch > c.asg.Seq {
-			o.Epoch = c.asg.Seq
+	for _, owners := range [][]tidemill.Owner{c.asg.Partitions, c.asg.Shards} {
+		for i := range owners {
+			owners[i].Epoch = min(owners[i].Epoch, c.asg.Seq)
 		}
 	}
 	c.adopt()
@@ -462,6 +475,14 @@ func (c *Core) adopt() {
 			from = c.asg.Cut[p]
 		}
 		c.parts = append(c.parts, part{next: from, acked: from})
+	}
+	if r := c.asg.Routes(); r != c.routes {
+		// Shards have changed hands: everybody has to join anew at those that own them now.
+		c.routes = r
+		for p := range c.parts {
+			q := &c.parts[p]
+			q.joined, q.atEnd, q.offers = false, false, nil
+		}
 	}
 	for len(c.asg.Partitions) < len(c.parts) {
 		c.asg.Partitions = append(c.asg.Partitions, tidemill.Owner{})
@@ -491,7 +512,7 @@ func (c *Core) report(r *wire.Report) {
 		return
 	}
 	p := &c.parts[r.Partition]
-	if r.Epoch != p.owner.Epoch {
+	if r.Epoch != p.owner.Epoch || r.Routes != c.routes {
 		return
 	}
 	switch {

@@ -14,7 +14,19 @@ import (
 type plan struct {
 	grow       []tidemill.Origin // partitions to add
 	partitions bool              // some partition's worker lives, and another should have it
-	spread     bool              // a ps waits for shards: change owners at the next cut
+	target     []string          // by shard: the ps that should own it
+	move       *move             // the shard that is being handed over; nil: none
+	moves      int64             // begun so far
+	hold       bool              // begin no other move before members are heard of again
+}
+
+// move is a shard on its way from one ps to another.
+type move struct {
+	number   int64
+	shard    int
+	from, to string
+	copied   bool // the rest can be fetched at a quiet point
+	settling bool // it is being fetched
 }
 
 // quiet reports whether every ps has everything that was granted and nobody else is at work on
@@ -31,22 +43,29 @@ func (c *Core) quiet() bool {
 // changing carries out what is planned as soon as it can be. It reports whether nothing may be
 // granted meanwhile.
 func (c *Core) changing() bool {
-	if len(c.plan.grow) == 0 && !c.plan.partitions {
-		return false
-	}
+	c.nextMove()
 	// A snapshot that is being written is waited for without standing still (PROTOCOL 16), and
 	// a job that has granted everything needs no change any more, but for rows to be replayed.
-	if c.bar != nil || c.ending != "" || c.finished() && len(c.plan.grow) == 0 {
+	if !c.ready() || c.bar != nil || c.ending != "" || c.finished() && len(c.plan.grow) == 0 {
 		return false
 	}
 	if c.quiet() {
 		c.change()
 	}
-	return c.writing || len(c.plan.grow) > 0 || c.plan.partitions
+	return c.writing || c.ready()
 }
 
-// change writes an assignment with what is planned.
+// ready reports whether something waits for nothing but a quiet point, or is being done at one.
+func (c *Core) ready() bool {
+	p := &c.plan
+	return len(p.grow) > 0 || p.partitions || p.move != nil && (p.move.copied || p.move.settling)
+}
+
+// change writes an assignment with what is planned, or asks for the rest of a shard first.
 func (c *Core) change() {
+	if m := c.plan.move; m != nil && m.settling {
+		return
+	}
 	changed := c.grown()
 	c.plan.partitions = false
 	if len(c.workers) > 0 {
@@ -59,6 +78,64 @@ func (c *Core) change() {
 	}
 	if changed {
 		c.write()
+		return
+	}
+	if m := c.plan.move; m != nil && m.copied {
+		m.settling = true
+		c.emit(Effect{Kind: SettleShard, Number: m.number, Shard: m.shard, Member: m.to, Round: c.round - 1, Cut: c.granted()})
+	}
+}
+
+// retarget finds out which ps should own which shard, after the ps that can own one changed.
+func (c *Core) retarget() {
+	p := &c.plan
+	p.hold = false
+	now := make([]string, len(c.asg.Shards))
+	for i, o := range c.asg.Shards {
+		now[i] = o.Member
+	}
+	if len(c.ps) == 0 { // those that leave keep what nobody can take
+		p.target = now
+	} else {
+		p.target = Place(len(now), c.ps, nil, now)
+	}
+	if m := p.move; m != nil && p.target[m.shard] != m.to {
+		p.move = nil
+	}
+}
+
+// nextMove begins to hand over a shard that another ps should own, one at a time.
+func (c *Core) nextMove() {
+	p := &c.plan
+	if p.move != nil || p.hold || c.end() != "" || len(p.target) != len(c.asg.Shards) {
+		return
+	}
+	for i, o := range c.asg.Shards {
+		if p.target[i] == o.Member {
+			continue
+		}
+		p.moves++
+		p.move = &move{number: p.moves, shard: i, from: o.Member, to: p.target[i]}
+		c.emit(Effect{Kind: CopyShard, Number: p.moves, Shard: i, Member: p.move.to})
+		return
+	}
+}
+
+// moved takes the news of a handover.
+func (c *Core) moved(ev *Event) {
+	m := c.plan.move
+	if m == nil || m.number != ev.Number {
+		return
+	}
+	switch {
+	case ev.Kind == Copied:
+		m.copied = true
+	case ev.Kind == Settled && m.settling && c.quiet():
+		c.plan.move = nil
+		c.asg.Shards[m.shard] = tidemill.Owner{Member: m.to, Epoch: c.asg.Seq + 1}
+		c.write()
+	default: // it failed, or somebody was lost meanwhile: the shard stays where it is
+		c.plan.move, c.plan.hold = nil, true
 	}
 }
 

@@ -47,9 +47,6 @@ func (c *Core) schedule() {
 	if c.bar != nil && len(c.bar.marked) < len(c.psIDs) {
 		return // draining to the cut
 	}
-	if c.bar != nil && c.bar.spread {
-		return // the next generation begins at this cut
-	}
 	if c.changing() {
 		return
 	}
@@ -104,9 +101,9 @@ func (c *Core) cutDue() bool {
 	case c.finished():
 		return !c.paused || c.rows > 0
 	case c.rows == 0:
-		return c.plan.spread && c.wanted
+		return false
 	}
-	return c.wanted || c.plan.spread || c.cfg.Every > 0 && c.rows >= c.cfg.Every
+	return c.wanted || c.cfg.Every > 0 && c.rows >= c.cfg.Every
 }
 
 func (c *Core) takeCut() {
@@ -119,7 +116,7 @@ func (c *Core) takeCut() {
 	}
 	c.bar = &barrier{
 		number: c.number, cut: cut, round: c.round - 1, sched: c.sched,
-		marked: map[string]bool{}, written: map[string]bool{}, spread: c.plan.spread,
+		marked: map[string]bool{}, written: map[string]bool{},
 	}
 	c.sched, c.rows, c.wanted = nil, 0, false
 	c.emit(Effect{Kind: TakeSnapshot, Number: c.bar.number, Base: c.base, Round: c.bar.round, Cut: cut.Clone(), PS: c.psIDs})
@@ -146,12 +143,9 @@ func (c *Core) committed(ev *Event) {
 	c.base = b.number
 	c.number++
 	// A bounded job with too many bad rows does not end: they may be mended and replayed first.
-	switch spent := c.spent(ev); {
-	case !spent && c.end() != "" && slices.Equal(b.cut, c.granted()):
+	if spent := c.spent(ev); !spent && c.end() != "" && slices.Equal(b.cut, c.granted()) {
 		c.asg.State = c.end()
 		c.write()
-	case b.spread:
-		c.rewind()
 	}
 }
 

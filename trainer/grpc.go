@@ -141,6 +141,7 @@ func decodeReport(m *trainerpb.Report) (job string, r *wire.Report, err error) {
 		Generation: m.GetGeneration(), Partition: int(m.GetPartition()), Epoch: m.GetEpoch(),
 		Joined: m.GetJoined(), Next: m.GetNext(), Acked: m.GetAcked(),
 		AtEnd: m.GetAtEnd(), End: m.GetEnd(), Torn: m.GetTorn(), Fault: m.GetFault(),
+		Routes: m.GetRoutes(),
 	}
 	for _, o := range m.GetOffers() {
 		f := wire.Offer{First: o.GetFirst(), Step: o.GetStep(), Count: o.GetCount()}
@@ -155,7 +156,7 @@ func decodeReport(m *trainerpb.Report) (job string, r *wire.Report, err error) {
 
 func encodeGrant(g *wire.Grant) *trainerpb.Grant {
 	m := &trainerpb.Grant{
-		Job: g.Job, Generation: g.Generation, Partition: int32(g.Partition), Epoch: g.Epoch, Next: g.Next,
+		Job: g.Job, Generation: g.Generation, Partition: int32(g.Partition), Epoch: g.Epoch, Next: g.Next, Routes: g.Routes,
 		Run: &trainerpb.Run{Round: g.Run.Round, Count: g.Run.Count},
 	}
 	for _, p := range g.Run.Parts {

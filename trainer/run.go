@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -265,20 +266,42 @@ func (r *run) forget() {
 
 func (r *run) members() *Event {
 	workers, ps, _ := r.t.alive()
-	if n := r.spec.Train.PS; n > 0 && len(ps) > n {
-		ps = ps[:n]
-	}
-	if n := r.spec.Train.Parallelism; n > 0 && len(workers) > n {
-		names := make([]string, 0, len(workers))
-		for w := range workers {
-			names = append(names, w)
-		}
-		slices.Sort(names)
-		for _, w := range names[n:] {
+	leaving := r.t.leavers()
+	ps = slices.DeleteFunc(ps, func(id string) bool { return leaving[id] })
+	for w := range workers {
+		if leaving[w] {
 			delete(workers, w)
 		}
 	}
-	return &Event{Kind: Members, Workers: workers, PS: ps, Profiles: r.t.profiles()}
+	// Of more than the job wants, those that own something stay.
+	a := r.core.Assignment()
+	if n := r.spec.Train.PS; n > 0 && len(ps) > n {
+		ps = chosen(ps, n, a.Shards)
+	}
+	if n := r.spec.Train.Parallelism; n > 0 && len(workers) > n {
+		keep := chosen(slices.Sorted(maps.Keys(workers)), n, a.Partitions)
+		maps.DeleteFunc(workers, func(w string, _ int) bool { return !slices.Contains(keep, w) })
+	}
+	return &Event{Kind: Members, Workers: workers, PS: ps, Profiles: r.t.profiles(), Leaving: leaving}
+}
+
+// chosen returns n of names, which are sorted: owners before others, and by name among equals.
+func chosen(names []string, n int, owners []tidemill.Owner) []string {
+	owns := func(name string) bool {
+		return slices.ContainsFunc(owners, func(o tidemill.Owner) bool { return o.Member == name })
+	}
+	slices.SortStableFunc(names, func(a, b string) int {
+		switch x, y := owns(a), owns(b); {
+		case x && !y:
+			return -1
+		case y && !x:
+			return 1
+		}
+		return 0
+	})
+	names = names[:n]
+	slices.Sort(names)
+	return names
 }
 
 // step runs one event and its effects.
@@ -312,19 +335,21 @@ func (r *run) step(ctx context.Context, ev *Event) {
 			a := r.core.Assignment()
 			r.t.grant(e.Member, wire.Grant{
 				Job: r.job, Generation: a.Generation, Partition: e.Partition,
-				Epoch: a.Partitions[e.Partition].Epoch, Run: e.Run, Next: e.Next,
+				Epoch: a.Partitions[e.Partition].Epoch, Routes: a.Routes(), Run: e.Run, Next: e.Next,
 			})
+		case CopyShard, SettleShard:
+			go r.adopt(ctx, e, r.core.Assignment())
 		case TakeSnapshot:
 			r.began[e.Number] = time.Now()
 			r.written[e.Number] = map[string]wire.Written{}
-			gen := r.core.Assignment().Generation
+			asg := r.core.Assignment()
 			r.t.mu.Lock()
 			members := r.asg.Members
 			r.t.mu.Unlock()
 			settled := r.dead.below()
 			for _, id := range e.PS {
 				go r.snapshot(ctx, members[id], &wire.SnapshotRequest{
-					Job: r.job, Generation: gen, Number: e.Number, Round: e.Round, Cut: e.Cut.Clone(), Base: e.Base,
+					Job: r.job, Generation: asg.Generation, Routes: asg.Routes(), Number: e.Number, Round: e.Round, Cut: e.Cut.Clone(), Base: e.Base,
 					Settled: settled,
 				})
 			}

@@ -38,6 +38,8 @@ type Session struct {
 	Profiles []string `json:"profiles,omitempty"`
 	// Protocols that the process speaks; zero: it does not say.
 	Protocols tidemill.Protocols `json:"protocols,omitzero"`
+	// Leaving: the process will end once it owns nothing any more, or soon after.
+	Leaving bool `json:"leaving,omitempty"`
 }
 
 // Config of a Trainer.
@@ -296,6 +298,19 @@ func (t *Trainer) profiles() map[string][]string {
 		out[id] = s.Profiles
 	}
 	return out
+}
+
+// leavers returns who has said that it will go.
+func (t *Trainer) leavers() map[string]bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	ids := map[string]bool{}
+	for id, s := range t.members {
+		if s.Leaving {
+			ids[id] = true
+		}
+	}
+	return ids
 }
 
 func (t *Trainer) tellMembers() {

@@ -15,6 +15,7 @@ type readAhead struct {
 	pieces chan piece
 	most   int64            // rows, or offsets, to have at a time
 	have   []tidemill.Batch // contiguous, oldest first
+	at     int64            // offset of the first row that next has not returned
 	end    int64            // of the log, as last heard
 	err    error
 }
@@ -25,14 +26,15 @@ type piece struct {
 	err   error
 }
 
-// newReadAhead starts reading ahead, a few thousand rows at most. end is the log's end as the
-// topic says it: what is in a round must not depend on how much has arrived here yet.
-func newReadAhead(ctx context.Context, reader source.Reader, step, end int64) *readAhead {
+// newReadAhead starts reading ahead from offset at, a few thousand rows at most. end is the
+// log's end as the topic says it: what is in a round must not depend on how much has arrived
+// here yet.
+func newReadAhead(ctx context.Context, reader source.Reader, step, at, end int64) *readAhead {
 	ctx, cancel := context.WithCancel(ctx)
 	if _, heard := reader.Buffered(); heard > end {
 		end = heard
 	}
-	r := &readAhead{reader: reader, cancel: cancel, pieces: make(chan piece, 4), most: max(4*step, 4096), end: end}
+	r := &readAhead{reader: reader, cancel: cancel, pieces: make(chan piece, 4), most: max(4*step, 4096), at: at, end: end}
 	most := int(max(step, 512))
 	go func() {
 		defer close(r.pieces)
@@ -128,6 +130,7 @@ func (r *readAhead) next(ctx context.Context, rng tidemill.Range) ([]tidemill.Ba
 			r.have = r.have[1:]
 		}
 	}
+	r.at = rng.Next
 	return out, nil
 }
 

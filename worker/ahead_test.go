@@ -36,7 +36,7 @@ architecture: {kind: logistic}
 		t.Fatal(err)
 	}
 	o := &loop{w: New(Config{}), m: m}
-	o.rows = &readAhead{pieces: make(chan piece), have: []tidemill.Batch{{Range: tidemill.Range{First: 0, Next: 8}, Rows: rb.NewRecordBatch()}}}
+	o.in = &reading{rows: &readAhead{pieces: make(chan piece), have: []tidemill.Batch{{Range: tidemill.Range{First: 0, Next: 8}, Rows: rb.NewRecordBatch()}}}}
 	return newBatcher(o, &tidemill.Assignment{Shards: []tidemill.Owner{{Member: "a"}, {Member: "b"}}})
 }
 
@@ -71,8 +71,8 @@ func TestPreparedAheadFails(t *testing.T) {
 	cancel()
 	b.ahead(cut, rng)
 	planted := errors.New("planted")
-	b.o.rows.pieces = make(chan piece, 1)
-	b.o.rows.pieces <- piece{err: planted}
+	b.o.in.rows.pieces = make(chan piece, 1)
+	b.o.in.rows.pieces <- piece{err: planted}
 	b.ahead(t.Context(), rng)
 	b.ahead(t.Context(), rng)
 	if err := b.begin(t.Context(), Batch{Range: rng}); !errors.Is(err, planted) {

@@ -109,7 +109,7 @@ func newBatcher(o *loop, a *tidemill.Assignment) *batcher {
 func (b *batcher) kept() int { return b.in.N }
 
 func (b *batcher) header() wire.Header {
-	return wire.Header{Job: b.o.job, Generation: b.o.generation, Partition: b.o.partition, Epoch: b.o.epoch, Round: b.cur.Round}
+	return wire.Header{Job: b.o.job, Generation: b.o.generation, Partition: b.o.partition, Epoch: b.o.epoch, Round: b.cur.Round, Routes: b.o.routes}
 }
 
 // begin makes cur the current batch, prepared now unless it was ahead.
@@ -152,7 +152,7 @@ func (p *prepared) release() {
 func (b *batcher) prepare(ctx context.Context, rng tidemill.Range) error {
 	b.prepared.release()
 	b.err = nil
-	pieces, err := b.o.rows.next(ctx, rng)
+	pieces, err := b.o.in.rows.next(ctx, rng)
 	if err != nil {
 		return err
 	}

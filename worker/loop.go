@@ -14,14 +14,15 @@ import (
 	"github.com/tidemill/tidemill/internal/wire"
 )
 
-// loop trains one partition in one generation: it carries out the effects of its Core. All of
-// it belongs to one goroutine but for the fields that say otherwise.
+// loop trains one partition in one generation, under one map of the shards: it carries out the
+// effects of its Core. All of it belongs to one goroutine but for the fields that say otherwise.
 type loop struct {
 	w          *Worker
 	job        string
 	partition  int
 	generation uint64
 	epoch      uint64
+	routes     uint64
 	origin     tidemill.Origin
 	identity   string       // of the origin's topic; "": not known
 	end        atomic.Int64 // of what is to be read; -1: no end. Any goroutine may set it.
@@ -39,7 +40,7 @@ type loop struct {
 	relinked chan struct{} // the link was made anew; capacity 1
 	link     atomic.Pointer[link]
 
-	rows     *readAhead
+	in       *reading // nil until opened
 	offers   []wire.Offer
 	upTo     int64 // offers end there
 	welcome  bool  // the trainer has said where it stands
@@ -54,7 +55,7 @@ type loop struct {
 
 func newLoop(w *Worker, a *tidemill.Assignment, partition int, m *model.Model, l *link) *loop {
 	o := &loop{
-		w: w, job: a.Job, partition: partition, generation: a.Generation, epoch: a.Partitions[partition].Epoch,
+		w: w, job: a.Job, partition: partition, generation: a.Generation, epoch: a.Partitions[partition].Epoch, routes: a.Routes(),
 		origin: a.Origin(partition), linger: a.Spec.Train.Linger, step: int64(a.Spec.Train.Batch), m: m,
 		grants: grants{wake: make(chan struct{}, 1)}, relinked: make(chan struct{}, 1),
 	}
@@ -128,10 +129,9 @@ func (q *grants) take() []wire.Grant {
 	return all
 }
 
-// open connects to the parameter servers and opens the topic. What may pass is tried again
-// until ctx ends.
-func (o *loop) open(ctx context.Context) (topic source.Topic, info source.Info, err error) {
-	try := func() error {
+// open connects to the parameter servers and opens the topic, unless that is open.
+func (o *loop) open(ctx context.Context) error {
+	return o.again(ctx, func() error {
 		o.ps = o.ps[:0]
 		for _, m := range o.peers {
 			ps, err := o.w.cfg.PS(ctx, m)
@@ -140,10 +140,14 @@ func (o *loop) open(ctx context.Context) (topic source.Topic, info source.Info, 
 			}
 			o.ps = append(o.ps, ps)
 		}
-		if topic, err = source.OpenLog(ctx, o.w.cfg.Source, &o.m.Spec.Stream, o.origin.Topic); err != nil {
+		if o.in != nil {
+			return nil
+		}
+		topic, err := source.OpenLog(ctx, o.w.cfg.Source, &o.m.Spec.Stream, o.origin.Topic)
+		if err != nil {
 			return err
 		}
-		info, err = topic.Info(ctx)
+		info, err := topic.Info(ctx)
 		switch {
 		case err != nil:
 		case o.identity != "" && info.Identity != o.identity:
@@ -153,48 +157,40 @@ func (o *loop) open(ctx context.Context) (topic source.Topic, info source.Info, 
 		}
 		if err != nil {
 			topic.Close()
+			return err
 		}
-		return err
-	}
+		o.in = &reading{topic: topic}
+		return nil
+	})
+}
+
+// again repeats try until it succeeds, fails in a way that will not pass, or ctx ends.
+func (o *loop) again(ctx context.Context, try func() error) error {
 	for wait := retryFirst; ; wait = min(2*wait, retryMost) {
 		err := try()
 		if err == nil || !errors.Is(err, tidemill.ErrUnavailable) && !errors.Is(err, tidemill.ErrNotReady) {
-			return topic, info, err
+			return err
 		}
 		o.w.cfg.Logger.Warn("will try again", "what", "begin a partition", "job", o.job, "partition", o.partition, "err", err)
 		if !pause(ctx, wait) {
-			return nil, info, err
+			return err
 		}
 	}
 }
 
 func (o *loop) run(ctx context.Context) error {
-	topic, info, err := o.open(ctx)
-	if err != nil {
+	if err := o.open(ctx); err != nil {
 		return o.fault(ctx, err)
 	}
-	defer topic.Close()
-	defer func() {
-		if o.rows != nil {
-			o.rows.close()
-		}
-	}()
 	if err := o.feed(ctx, &Event{Kind: Begin}); err != nil {
 		return err
 	}
 	if !o.joined {
 		return o.last(ctx, nil)
 	}
-	logEnd := info.Next[o.origin.Partition]
-	if o.core.Next() > logEnd {
-		return o.fault(ctx, fmt.Errorf("the log of topic %q partition %d ends at %d, before the cut's %d: rows were lost: %w",
-			o.origin.Topic, o.origin.Partition, logEnd, o.core.Next(), tidemill.ErrCorrupt))
-	}
-	reader, err := topic.Reader(ctx, o.origin.Partition, o.core.Next())
-	if err != nil {
+	if err := o.again(ctx, func() error { return o.begin(ctx) }); err != nil {
 		return o.fault(ctx, err)
 	}
-	o.rows = newReadAhead(ctx, reader, o.step, logEnd)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -215,8 +211,8 @@ func (o *loop) run(ctx context.Context) error {
 			}
 		case <-o.relinked:
 			o.report(true)
-		case p := <-o.rows.more():
-			o.rows.take(p)
+		case p := <-o.in.rows.more():
+			o.in.rows.take(p)
 		case <-timer.C:
 		}
 		if err != nil {
@@ -254,7 +250,7 @@ func (o *loop) offer() (time.Duration, error) {
 	if !o.welcome {
 		return idle, nil
 	}
-	end, err := o.rows.logEnd()
+	end, err := o.in.rows.logEnd()
 	if err != nil {
 		return 0, err
 	}
@@ -317,7 +313,7 @@ func (o *loop) report(joined bool) {
 }
 
 func (o *loop) send(r *wire.Report) {
-	r.Generation, r.Partition, r.Epoch = o.generation, o.partition, o.epoch
+	r.Generation, r.Partition, r.Epoch, r.Routes = o.generation, o.partition, o.epoch, o.routes
 	o.link.Load().send(r)
 }
 
@@ -368,10 +364,10 @@ func (o *loop) feed(ctx context.Context, ev *Event) error {
 			evs = o.ask(ctx, o.todo[i:n])
 			i = n - 1
 		case Joined:
-			o.joined = true
-			if o.rows == nil {
+			if !o.joined {
 				o.upTo = e.Next
 			}
+			o.joined = true
 			o.report(true)
 		case Compute:
 			t := time.Now()
@@ -410,7 +406,7 @@ func (o *loop) feed(ctx context.Context, ev *Event) error {
 func (o *loop) stepCore(ev *Event) []Effect {
 	effects := o.core.Step(ev)
 	if f := o.w.cfg.Record; f != nil {
-		f(fmt.Sprintf("%s/%d/%d/%d", o.job, o.partition, o.generation, o.epoch), o.core.cfg, ev, effects)
+		f(fmt.Sprintf("%s/%d/%d/%d/%d", o.job, o.partition, o.generation, o.epoch, o.routes), o.core.cfg, ev, effects)
 	}
 	return effects
 }
@@ -502,7 +498,7 @@ func (o *loop) answer(e Effect, held wire.Held, err error) Event {
 func (o *loop) request(ctx context.Context, e Effect) (wire.Held, error) {
 	switch e.Kind {
 	case SendFence:
-		return o.ps[e.PS].Fence(ctx, &wire.FenceRequest{Job: o.job, Generation: o.generation, Partition: o.partition, Epoch: o.epoch})
+		return o.ps[e.PS].Fence(ctx, &wire.FenceRequest{Job: o.job, Generation: o.generation, Partition: o.partition, Epoch: o.epoch, Routes: o.routes})
 	case SendPull:
 		return wire.Held{}, o.batch.pull(ctx, e.PS, e.Batch)
 	default:

@@ -26,7 +26,8 @@ type Config struct {
 	Events Events
 	// Record, when given, is called with every event of a partition's Core and what followed
 	// from it; a recording replays on a new Core to the same effects. Partitions record at the
-	// same time, each in order; of names one Core: job, partition, generation and epoch.
+	// same time, each in order; of names one Core: job, partition, generation, epoch and
+	// map of the shards.
 	Record func(of string, cfg CoreConfig, ev *Event, effects []Effect)
 }
 
@@ -103,19 +104,22 @@ type job struct {
 type running struct {
 	owner      tidemill.Owner
 	generation uint64
+	routes     uint64
 	loop       *loop
 	cancel     context.CancelFunc
 	done       chan struct{}
 }
 
-func (r *running) stop() {
+// stop ends the loop and returns what it was reading, or nil.
+func (r *running) stop() *reading {
 	r.cancel()
 	<-r.done
+	return r.loop.in
 }
 
 func (j *job) stop() {
 	for p, r := range j.loops {
-		r.stop()
+		r.stop().close()
 		delete(j.loops, p)
 	}
 	if j.link != nil {
@@ -130,11 +134,24 @@ func (j *job) assign(ctx context.Context, a tidemill.Assignment) {
 	}
 	j.seq = a.Seq
 	log := j.w.cfg.Logger.With("job", a.Job)
-	for p, r := range j.loops {
-		if p >= len(a.Partitions) || a.Partitions[p] != r.owner || a.Generation != r.generation {
-			r.stop()
-			delete(j.loops, p)
+	kept := map[int]*reading{}
+	defer func() {
+		for _, in := range kept {
+			in.close()
 		}
+	}()
+	routes := a.Routes()
+	for p, r := range j.loops {
+		switch {
+		case p >= len(a.Partitions) || a.Partitions[p] != r.owner || a.Generation != r.generation:
+			r.stop().close()
+		case routes != r.routes:
+			// Shards have changed hands: what is read goes on to a loop that knows where they are.
+			kept[p] = r.stop()
+		default:
+			continue
+		}
+		delete(j.loops, p)
 	}
 	if h := a.Spec.Hash() + a.Profile + string(a.Schema); j.model == nil || j.spec != h {
 		schema, err := model.DecodeSchema(a.Schema)
@@ -159,8 +176,10 @@ func (j *job) assign(ctx context.Context, a tidemill.Assignment) {
 			continue
 		}
 		lctx, cancel := context.WithCancel(ctx)
-		r := &running{owner: o, generation: a.Generation, cancel: cancel, done: make(chan struct{})}
+		r := &running{owner: o, generation: a.Generation, routes: routes, cancel: cancel, done: make(chan struct{})}
 		r.loop = newLoop(j.w, &a, p, j.model, j.link)
+		r.loop.in = kept[p]
+		delete(kept, p)
 		j.loops[p] = r
 		j.link.add(r.loop)
 		go func() {
@@ -255,7 +274,7 @@ func (l *link) run(ctx context.Context) {
 			l.mu.Lock()
 			o := l.loops[g.Partition]
 			l.mu.Unlock()
-			if o != nil && g.Job == l.job && o.generation == g.Generation && o.epoch == g.Epoch {
+			if o != nil && g.Job == l.job && o.generation == g.Generation && o.epoch == g.Epoch && o.routes == g.Routes {
 				o.grants.put(g)
 			}
 		}

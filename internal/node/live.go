@@ -117,7 +117,7 @@ func (n *Node) roles(ctx context.Context, m tidemill.Member, alive func() bool, 
 	defer stopPS()
 	var servers sync.WaitGroup
 	if n.cfg.has(RolePS) {
-		p := ps.New(ps.Config{Member: m.ID, Bucket: n.bucket, Logger: n.log, Alive: alive, Record: n.cfg.RecordPS})
+		p := ps.New(ps.Config{Member: m.ID, Bucket: n.bucket, Logger: n.log, Alive: alive, Peer: n.psOf, Record: n.cfg.RecordPS})
 		in := fan()
 		n.local.ps.Store(p)
 		defer n.local.ps.Store(nil)
@@ -259,6 +259,22 @@ func (s standInPS) Snapshot(ctx context.Context, req *wire.SnapshotRequest, mark
 		return wire.Written{}, err
 	}
 	return p.Snapshot(ctx, req, marked)
+}
+
+func (s standInPS) Adopt(ctx context.Context, req *wire.AdoptRequest) error {
+	p, err := s.own()
+	if err != nil {
+		return err
+	}
+	return p.Adopt(ctx, req)
+}
+
+func (s standInPS) Copy(ctx context.Context, req *wire.CopyRequest, piece func(*wire.Piece) error) error {
+	p, err := s.own()
+	if err != nil {
+		return err
+	}
+	return p.Copy(ctx, req, piece)
 }
 
 func (s standInPS) Status(ctx context.Context, job string) (wire.Status, error) {

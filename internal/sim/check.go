@@ -440,9 +440,12 @@ type psWatch struct {
 	ranges     map[int][]tidemill.Range
 }
 
-func (x *psWatch) restored(p *psNode, a tidemill.Assignment) {
-	*x = psWatch{a.Generation, map[int]int64{}, map[int]int64{}, map[int]uint64{}, map[int][]tidemill.Range{}}
-	for i, next := range a.Cut {
+func (x *psWatch) restored(p *psNode, a tidemill.Assignment) { x.began(p, a.Generation, a.Cut) }
+
+// began: p stands at a cut, by a restore or with the first shard that it took over.
+func (x *psWatch) began(p *psNode, generation uint64, cut tidemill.Cut) {
+	*x = psWatch{generation, map[int]int64{}, map[int]int64{}, map[int]uint64{}, map[int][]tidemill.Range{}}
+	for i, next := range cut {
 		x.next[i], x.held[i] = next, next
 	}
 }

@@ -78,13 +78,20 @@ func (k *kv) evict(s *session) {
 	}
 }
 
+// leavingMark ends the value of a session whose process is about to go.
+const leavingMark = " leaves"
+
 // alive lists the members that hold a lease, as the store knows it.
-func (k *kv) alive() (workers map[string]int, pss []string) {
+func (k *kv) alive() (workers map[string]int, pss []string, leaving map[string]bool) {
 	k.expire()
-	workers = map[string]int{}
-	for key := range k.leases {
+	workers, leaving = map[string]int{}, map[string]bool{}
+	for key, l := range k.leases {
 		id, ok := strings.CutPrefix(key, "members.")
 		if !ok {
+			continue
+		}
+		if strings.HasSuffix(l.value, leavingMark) {
+			leaving[id] = true
 			continue
 		}
 		switch id[0] {
@@ -95,7 +102,7 @@ func (k *kv) alive() (workers map[string]int, pss []string) {
 		}
 	}
 	slices.Sort(pss)
-	return workers, pss
+	return workers, pss, leaving
 }
 
 // session holds one lease, as internal/lease.Session does: until it is lost, by the holder's
@@ -188,11 +195,11 @@ func (s *session) release() {
 func (w *World) watch() {
 	kv := w.nodes["kv"]
 	if kv.up && kv.pausedUntil <= w.now {
-		workers, pss := w.kv.alive()
+		workers, pss, leaving := w.kv.alive()
 		for _, n := range w.roles("t") {
 			w.send(kv, n.id(), "watch", func(n *node) {
 				if n.trainer != nil {
-					n.trainer.watched(workers, pss)
+					n.trainer.watched(workers, pss, leaving)
 				}
 			})
 		}

@@ -22,6 +22,7 @@ import (
 //	disk FAULT [for D]          full, failing, lying, partial, slow
 //	jump NODE D                 its clock jumps by D, which may be negative
 //	join NODE                   a new node, or one that had left
+//	drain NODE [for D]          it says that it will go, leaves once it owns nothing, and comes back
 //	leave NODE                  it gives its lease up and stops
 //	evict NODE                  its leases are ended by others, though it lives
 //	upgrade NODE [for D]        it leaves, and comes back after D
@@ -63,7 +64,7 @@ func ParseOp(line string) (Op, error) {
 		o.For, o.Args = d*ms, o.Args[:n-2]
 	}
 	want, ok := map[string]int{
-		"crash": 1, "start": 1, "pause": 1, "slow": 1, "cut": 2, "mend": 2, "storm": 0, "disk": 1, "jump": 2, "join": 1, "leave": 1, "evict": 1,
+		"crash": 1, "start": 1, "pause": 1, "slow": 1, "cut": 2, "mend": 2, "storm": 0, "disk": 1, "jump": 2, "join": 1, "drain": 1, "leave": 1, "evict": 1,
 		"upgrade": 1, "produce": 2, "grow": 1, "stray": 2, "promote": 0, "predict": 1, "savepoint": 0, "hold": 0, "resume": 0,
 	}[o.Verb]
 	if !ok || len(o.Args) < want {
@@ -168,17 +169,13 @@ func (w *World) apply(o Op) {
 		if n.trainer != nil && n.trainer.election != nil {
 			w.kv.evict(n.trainer.election)
 		}
+	case "drain":
+		w.drain(n, drainLooks, func() { w.after(max(o.For, ms), func() { w.start(n) }) })
 	case "leave", "upgrade":
 		if !n.up {
 			return
 		}
-		if n.session != nil && n.pausedUntil <= w.now {
-			if n.trainer != nil {
-				n.trainer.election.release()
-			}
-			n.session.release()
-		}
-		w.crash(n)
+		w.leave(n)
 		n.gone = o.Verb == "leave"
 		later(func() { w.start(n) })
 	}

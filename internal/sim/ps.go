@@ -20,10 +20,14 @@ type psNode struct {
 	core   *ps.Core
 	asg    tidemill.Assignment
 	shards map[int]shard
-	nextID uint64
-	calls  map[uint64]*psCall
-	fault  error // answers everything in the generation that it was found in
-	watch  psWatch
+	// arriving are shards on their way here; touched is what changed in those that another ps
+	// copies.
+	arriving map[int]shard
+	touched  map[int]map[uint64]bool
+	nextID   uint64
+	calls    map[uint64]*psCall
+	fault    error // answers everything in the generation that it was found in
+	watch    psWatch
 }
 
 type psCall struct {
@@ -45,7 +49,10 @@ type gradient struct {
 }
 
 func newPSNode(w *World, n *node) *psNode {
-	return &psNode{w: w, n: n, core: ps.NewCore(w.cfg.Staleness), calls: map[uint64]*psCall{}}
+	return &psNode{
+		w: w, n: n, core: ps.NewCore(w.cfg.Staleness), calls: map[uint64]*psCall{},
+		shards: map[int]shard{}, arriving: map[int]shard{}, touched: map[int]map[uint64]bool{},
+	}
 }
 
 func (p *psNode) assigned(a tidemill.Assignment) {
@@ -53,11 +60,13 @@ func (p *psNode) assigned(a tidemill.Assignment) {
 		return
 	}
 	p.asg = a
-	mine := slices.ContainsFunc(a.Shards, func(o tidemill.Owner) bool { return o.Member == p.n.id() })
-	if !mine || a.State != tidemill.JobRunning && a.State != tidemill.JobPaused {
+	if a.State != tidemill.JobRunning && a.State != tidemill.JobPaused {
 		// The job is dropped; whoever waits for a round that will not come is told.
 		p.step(&ps.Event{Kind: ps.Assign, Generation: a.Generation + 1})
-		p.core, p.shards, p.fault = ps.NewCore(p.w.cfg.Staleness), nil, nil
+		p.core, p.fault = ps.NewCore(p.w.cfg.Staleness), nil
+		clear(p.shards)
+		clear(p.arriving)
+		clear(p.touched)
 		clear(p.calls)
 		return
 	}
@@ -65,7 +74,11 @@ func (p *psNode) assigned(a tidemill.Assignment) {
 	for i, o := range a.Partitions {
 		epochs[i] = o.Epoch
 	}
-	p.step(&ps.Event{Kind: ps.Assign, Seq: a.Seq, Generation: a.Generation, Epochs: epochs, Cut: a.Cut})
+	mine := make([]bool, len(a.Shards))
+	for i, o := range a.Shards {
+		mine[i] = o.Member == p.n.id()
+	}
+	p.step(&ps.Event{Kind: ps.Assign, Seq: a.Seq, Generation: a.Generation, Epochs: epochs, Routes: a.Routes(), Shards: mine, Cut: a.Cut})
 }
 
 func (p *psNode) step(ev *ps.Event) {
@@ -73,7 +86,11 @@ func (p *psNode) step(ev *ps.Event) {
 		switch e.Kind {
 		case ps.Restore:
 			p.fault = nil
-			p.restore(p.asg)
+			if slices.ContainsFunc(p.asg.Shards, func(o tidemill.Owner) bool { return o.Member == p.n.id() }) {
+				p.restore(p.asg)
+			} else {
+				p.shards = map[int]shard{}
+			}
 		case ps.Apply:
 			g := e.Payload.(gradient)
 			p.watch.applied(p, &e, g)
@@ -81,7 +98,20 @@ func (p *psNode) step(ev *ps.Event) {
 				if s, ok := p.shards[tidemill.ShardOf(id, p.w.cfg.Shards)]; ok {
 					s.apply(id, g.grad, i)
 				}
+				if t := p.touched[tidemill.ShardOf(id, p.w.cfg.Shards)]; t != nil {
+					t[id] = true
+				}
 			}
+		case ps.Fetch, ps.FetchRest:
+			p.fetch(e)
+		case ps.Discard:
+			delete(p.arriving, e.Shard)
+		case ps.Install:
+			p.install(e)
+		case ps.Drop:
+			delete(p.shards, e.Shard)
+		case ps.Forget:
+			delete(p.touched, e.Shard)
 		default:
 			c := p.calls[e.ID]
 			if c == nil {
@@ -100,11 +130,15 @@ func (p *psNode) step(ev *ps.Event) {
 				}
 				c.answer(sum, nil)
 			case ps.Accept:
-				p.watch.accepted(p, &c.ev)
+				if c.ev.Kind == ps.Push {
+					p.watch.accepted(p, &c.ev)
+				}
 				c.answer(nil, nil)
 			case ps.Fenced:
 				p.watch.fenced(p, &c.ev)
 				c.answer(e.Held, nil)
+			case ps.Give, ps.GiveRest:
+				c.answer(p.give(e), nil)
 			case ps.Capture:
 				p.watch.captured(p, &c.ev)
 				m := psMark{map[int]shard{}, p.core.Examples()}

@@ -95,6 +95,8 @@ func schedule(r *rand.Rand, c *Config, events int, lies bool) []Op {
 			o.Verb, o.Args = "jump", []string{service(), fmt.Sprint(r.Int64N(4000) - 2000)}
 		case x < 83:
 			o.Verb, o.Args = "jump", []string{process(), fmt.Sprint(r.Int64N(4000) - 2000)}
+		case x < 84:
+			o.Verb, o.Args, o.For = "drain", []string{process()}, ten(r.Int64N(900))
 		case x < 85:
 			o.Verb, o.Args, o.For = "leave", []string{process()}, ten(100+r.Int64N(1500))
 		case x < 87:

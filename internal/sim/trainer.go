@@ -26,6 +26,7 @@ type trainerNode struct {
 
 	workers map[string]int
 	pss     []string
+	leaving map[string]bool
 
 	core  *trainer.Core
 	rev   uint64 // of the record as this leader wrote it last
@@ -65,9 +66,8 @@ func (t *trainerNode) resign() {
 }
 
 // watched learns who holds a session, and takes up the job if that is this trainer's to do.
-func (t *trainerNode) watched(workers map[string]int, pss []string) {
-	changed := t.workers == nil || !slices.Equal(sortedKeys(workers), sortedKeys(t.workers)) || !slices.Equal(pss, t.pss)
-	t.workers, t.pss = workers, pss
+func (t *trainerNode) watched(workers map[string]int, pss []string, leaving map[string]bool) {
+	t.workers, t.pss, t.leaving = workers, pss, leaving
 	if !t.leads {
 		return
 	}
@@ -82,9 +82,7 @@ func (t *trainerNode) watched(workers map[string]int, pss []string) {
 		}
 		return
 	}
-	if changed {
-		t.step(t.members())
-	}
+	t.step(t.members()) // as often as leases are renewed
 }
 
 func ended(state string) bool {
@@ -96,7 +94,7 @@ func (t *trainerNode) members() *trainer.Event {
 	for id, slots := range t.workers {
 		workers[id] = slots
 	}
-	return &trainer.Event{Kind: trainer.Members, Workers: workers, PS: slices.Clone(t.pss)}
+	return &trainer.Event{Kind: trainer.Members, Workers: workers, PS: slices.Clone(t.pss), Leaving: t.leaving}
 }
 
 // lead begins to run the job.
@@ -173,8 +171,10 @@ func (t *trainerNode) step(ev *trainer.Event) {
 		case trainer.Grant:
 			a := core.Assignment()
 			t.grant(e.Member, wire.Grant{
-				Generation: a.Generation, Partition: e.Partition, Epoch: a.Partitions[e.Partition].Epoch, Run: e.Run, Next: e.Next,
+				Generation: a.Generation, Partition: e.Partition, Epoch: a.Partitions[e.Partition].Epoch, Routes: a.Routes(), Run: e.Run, Next: e.Next,
 			})
+		case trainer.CopyShard, trainer.SettleShard:
+			t.adopt(core, e)
 		case trainer.TakeSnapshot:
 			t.parts[e.Number] = map[string]written{}
 			for _, id := range e.PS {
@@ -331,8 +331,9 @@ func (t *trainerNode) grant(member string, g wire.Grant) {
 // snapshot asks one ps for its part. Until all have captured the cut nothing is granted beyond
 // it, so that asking again gives the same state.
 func (t *trainerNode) snapshot(core *trainer.Core, id string, e trainer.Effect) {
-	gen := core.Assignment().Generation
-	ev := ps.Event{Kind: ps.Snapshot, Generation: gen, Round: e.Round, Cut: e.Cut}
+	a := core.Assignment()
+	gen := a.Generation
+	ev := ps.Event{Kind: ps.Snapshot, Generation: gen, Routes: a.Routes(), Round: e.Round, Cut: e.Cut}
 	me := t.n.id()
 	t.w.call(t.n, id, "snapshot", func(n *node, answer func(any, error)) {
 		if n.ps == nil {

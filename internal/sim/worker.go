@@ -25,6 +25,7 @@ type loop struct {
 	worker.Core
 	epoch      uint64
 	generation uint64
+	routes     uint64
 	pss        []string
 	end        int64 // of a bounded job; −1 otherwise
 
@@ -75,11 +76,11 @@ func (k *workerNode) assigned(a tidemill.Assignment) {
 			continue
 		}
 		l := k.loops[p]
-		if l == nil || l.epoch != o.Epoch || l.generation != a.Generation {
+		if l == nil || l.epoch != o.Epoch || l.generation != a.Generation || l.routes != a.Routes() {
 			pss := a.PSes()
 			l = &loop{
 				Core:  *worker.NewCore(worker.CoreConfig{Partition: p, Staleness: k.w.cfg.Staleness, PS: len(pss)}),
-				epoch: o.Epoch, generation: a.Generation, pss: pss, end: -1,
+				epoch: o.Epoch, generation: a.Generation, routes: a.Routes(), pss: pss, end: -1,
 			}
 			if end := a.Origin(p).End; end != 0 {
 				l.end = end
@@ -167,7 +168,7 @@ func (k *workerNode) send(p int, l *loop, e worker.Effect) {
 		})
 		return
 	}
-	hdr := ps.Event{Generation: l.generation, Partition: p, Epoch: l.epoch, Round: e.Batch.Round}
+	hdr := ps.Event{Generation: l.generation, Partition: p, Epoch: l.epoch, Round: e.Batch.Round, Routes: l.routes}
 	var ids []uint64
 	var kind worker.EventKind
 	var name string
@@ -208,7 +209,7 @@ func (k *workerNode) send(p int, l *loop, e worker.Effect) {
 // granted takes a grant of the trainer.
 func (k *workerNode) granted(g wire.Grant) {
 	l := k.loops[g.Partition]
-	if l == nil || l.generation != g.Generation || l.epoch != g.Epoch || !l.joined {
+	if l == nil || l.generation != g.Generation || l.epoch != g.Epoch || l.routes != g.Routes || !l.joined {
 		return
 	}
 	l.welcome = true
@@ -287,7 +288,7 @@ func (k *workerNode) report(p int, l *loop, joined bool) {
 // send1 sends a report over the link to the leader. When the link breaks everything is said
 // again over the next one.
 func (k *workerNode) send1(p int, l *loop, r wire.Report) {
-	r.Partition, r.Generation, r.Epoch = p, l.generation, l.epoch
+	r.Partition, r.Generation, r.Epoch, r.Routes = p, l.generation, l.epoch, l.routes
 	k.w.call(k.n, k.asg.Leader.ID, "report", func(n *node, answer func(any, error)) {
 		if n.trainer == nil || n.trainer.core == nil {
 			answer(nil, fmt.Errorf("another one leads: %w", tidemill.ErrUnavailable))

@@ -58,6 +58,9 @@ type World struct {
 	names   []string
 	closing bool // the schedule is over: everything is whole again, and stays so
 	closed  int64
+	moved   int // shards handed over
+	drained int // nodes that left in order without owning anything
+	late    int // nodes that left in order although they did
 	final   *entry
 	err     error
 	trace   func(format string, args ...any)

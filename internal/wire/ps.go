@@ -17,6 +17,7 @@ type Header struct {
 	Partition  int
 	Epoch      uint64 // of the partition
 	Round      int64  // staleness 0: the round it is for
+	Routes     uint64 // the map of shards that it was made under (Assignment.Routes)
 }
 
 // PullRequest asks for rows, and the dense tensors and transform state that this ps owns.
@@ -72,6 +73,7 @@ type FenceRequest struct {
 	Generation uint64
 	Partition  int
 	Epoch      uint64
+	Routes     uint64
 }
 
 // Held is what a ps has of one partition, as its new owner must know it.
@@ -95,6 +97,7 @@ type SnapshotRequest struct {
 	// Settled: rows put aside below it are in the dead-letter topic, and no snapshot needs to
 	// list them any more. It may be shorter than Cut.
 	Settled tidemill.Cut
+	Routes  uint64
 }
 
 // Written is what a ps has put into the store for a snapshot.
@@ -141,4 +144,5 @@ type PS interface {
 	// go on, then writes it and returns what it wrote.
 	Snapshot(ctx context.Context, req *SnapshotRequest, marked func()) (Written, error)
 	Status(ctx context.Context, job string) (Status, error)
+	Handover
 }

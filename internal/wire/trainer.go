@@ -16,6 +16,7 @@ type Report struct {
 	Generation uint64 `json:"generation"`
 	Partition  int    `json:"partition"`
 	Epoch      uint64 `json:"epoch"`
+	Routes     uint64 `json:"routes"` // the map of shards that the worker acts on
 	// Joined: the predecessor is fenced and everything below Next is held by every ps; also
 	// said again by an owner that was cut off. Grants from Next on are repeated.
 	Joined bool  `json:"joined,omitempty"`
@@ -40,6 +41,7 @@ type Grant struct {
 	Generation uint64       `json:"generation"`
 	Partition  int          `json:"partition"`
 	Epoch      uint64       `json:"epoch"`
+	Routes     uint64       `json:"routes"` // only a worker that acts on the same map takes it
 	Run        tidemill.Run `json:"run"`
 	// Next: everything of the partition below it is granted, to whomever; offers begin there.
 	Next int64 `json:"next"`

@@ -32,6 +32,7 @@ type Header struct {
 	Partition     int32                  `protobuf:"varint,3,opt,name=partition,proto3" json:"partition,omitempty"`
 	Epoch         uint64                 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	Round         int64                  `protobuf:"varint,5,opt,name=round,proto3" json:"round,omitempty"`
+	Routes        uint64                 `protobuf:"varint,6,opt,name=routes,proto3" json:"routes,omitempty"` // the map of shards to owners that the request was made under
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -97,6 +98,13 @@ func (x *Header) GetEpoch() uint64 {
 func (x *Header) GetRound() int64 {
 	if x != nil {
 		return x.Round
+	}
+	return 0
+}
+
+func (x *Header) GetRoutes() uint64 {
+	if x != nil {
+		return x.Routes
 	}
 	return 0
 }
@@ -508,6 +516,7 @@ type FenceRequest struct {
 	Generation    uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
 	Partition     int32                  `protobuf:"varint,3,opt,name=partition,proto3" json:"partition,omitempty"`
 	Epoch         uint64                 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Routes        uint64                 `protobuf:"varint,5,opt,name=routes,proto3" json:"routes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -566,6 +575,13 @@ func (x *FenceRequest) GetPartition() int32 {
 func (x *FenceRequest) GetEpoch() uint64 {
 	if x != nil {
 		return x.Epoch
+	}
+	return 0
+}
+
+func (x *FenceRequest) GetRoutes() uint64 {
+	if x != nil {
+		return x.Routes
 	}
 	return 0
 }
@@ -647,6 +663,7 @@ type SnapshotRequest struct {
 	Cut           []int64                `protobuf:"varint,5,rep,packed,name=cut,proto3" json:"cut,omitempty"`
 	Base          int64                  `protobuf:"varint,6,opt,name=base,proto3" json:"base,omitempty"`              // the last committed snapshot; 0: none
 	Settled       []int64                `protobuf:"varint,7,rep,packed,name=settled,proto3" json:"settled,omitempty"` // rows put aside below it are in the dead-letter topic
+	Routes        uint64                 `protobuf:"varint,8,opt,name=routes,proto3" json:"routes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -728,6 +745,13 @@ func (x *SnapshotRequest) GetSettled() []int64 {
 		return x.Settled
 	}
 	return nil
+}
+
+func (x *SnapshotRequest) GetRoutes() uint64 {
+	if x != nil {
+		return x.Routes
+	}
+	return 0
 }
 
 type SnapshotReply struct {
@@ -862,11 +886,432 @@ func (x *StatusReply) GetStatus() []byte {
 	return nil
 }
 
+type AdoptRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	Generation    uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	Routes        uint64                 `protobuf:"varint,3,opt,name=routes,proto3" json:"routes,omitempty"`
+	Shard         int32                  `protobuf:"varint,4,opt,name=shard,proto3" json:"shard,omitempty"`
+	Rest          bool                   `protobuf:"varint,5,opt,name=rest,proto3" json:"rest,omitempty"`
+	Round         int64                  `protobuf:"varint,6,opt,name=round,proto3" json:"round,omitempty"` // with rest
+	Cut           []int64                `protobuf:"varint,7,rep,packed,name=cut,proto3" json:"cut,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdoptRequest) Reset() {
+	*x = AdoptRequest{}
+	mi := &file_ps_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdoptRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdoptRequest) ProtoMessage() {}
+
+func (x *AdoptRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ps_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdoptRequest.ProtoReflect.Descriptor instead.
+func (*AdoptRequest) Descriptor() ([]byte, []int) {
+	return file_ps_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *AdoptRequest) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
+}
+
+func (x *AdoptRequest) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *AdoptRequest) GetRoutes() uint64 {
+	if x != nil {
+		return x.Routes
+	}
+	return 0
+}
+
+func (x *AdoptRequest) GetShard() int32 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *AdoptRequest) GetRest() bool {
+	if x != nil {
+		return x.Rest
+	}
+	return false
+}
+
+func (x *AdoptRequest) GetRound() int64 {
+	if x != nil {
+		return x.Round
+	}
+	return 0
+}
+
+func (x *AdoptRequest) GetCut() []int64 {
+	if x != nil {
+		return x.Cut
+	}
+	return nil
+}
+
+type AdoptReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdoptReply) Reset() {
+	*x = AdoptReply{}
+	mi := &file_ps_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdoptReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdoptReply) ProtoMessage() {}
+
+func (x *AdoptReply) ProtoReflect() protoreflect.Message {
+	mi := &file_ps_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdoptReply.ProtoReflect.Descriptor instead.
+func (*AdoptReply) Descriptor() ([]byte, []int) {
+	return file_ps_proto_rawDescGZIP(), []int{14}
+}
+
+type CopyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	Generation    uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	Routes        uint64                 `protobuf:"varint,3,opt,name=routes,proto3" json:"routes,omitempty"`
+	Shard         int32                  `protobuf:"varint,4,opt,name=shard,proto3" json:"shard,omitempty"`
+	Copy          uint64                 `protobuf:"varint,5,opt,name=copy,proto3" json:"copy,omitempty"` // 0: all of the shard
+	Rest          bool                   `protobuf:"varint,6,opt,name=rest,proto3" json:"rest,omitempty"`
+	Round         int64                  `protobuf:"varint,7,opt,name=round,proto3" json:"round,omitempty"` // with rest
+	Cut           []int64                `protobuf:"varint,8,rep,packed,name=cut,proto3" json:"cut,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CopyRequest) Reset() {
+	*x = CopyRequest{}
+	mi := &file_ps_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CopyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CopyRequest) ProtoMessage() {}
+
+func (x *CopyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ps_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CopyRequest.ProtoReflect.Descriptor instead.
+func (*CopyRequest) Descriptor() ([]byte, []int) {
+	return file_ps_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *CopyRequest) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
+}
+
+func (x *CopyRequest) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *CopyRequest) GetRoutes() uint64 {
+	if x != nil {
+		return x.Routes
+	}
+	return 0
+}
+
+func (x *CopyRequest) GetShard() int32 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *CopyRequest) GetCopy() uint64 {
+	if x != nil {
+		return x.Copy
+	}
+	return 0
+}
+
+func (x *CopyRequest) GetRest() bool {
+	if x != nil {
+		return x.Rest
+	}
+	return false
+}
+
+func (x *CopyRequest) GetRound() int64 {
+	if x != nil {
+		return x.Round
+	}
+	return 0
+}
+
+func (x *CopyRequest) GetCut() []int64 {
+	if x != nil {
+		return x.Cut
+	}
+	return nil
+}
+
+type Piece struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Copy          uint64                 `protobuf:"varint,1,opt,name=copy,proto3" json:"copy,omitempty"`
+	Table         int32                  `protobuf:"varint,2,opt,name=table,proto3" json:"table,omitempty"`
+	Ids           []byte                 `protobuf:"bytes,3,opt,name=ids,proto3" json:"ids,omitempty"`   // uint64 little-endian
+	Rows          []byte                 `protobuf:"bytes,4,opt,name=rows,proto3" json:"rows,omitempty"` // float32 little-endian, [ids × width]
+	Blocks        []*BlockState          `protobuf:"bytes,5,rep,name=blocks,proto3" json:"blocks,omitempty"`
+	Aux           map[string][]byte      `protobuf:"bytes,6,rep,name=aux,proto3" json:"aux,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Overflow      []int64                `protobuf:"varint,7,rep,packed,name=overflow,proto3" json:"overflow,omitempty"` // by table
+	Left          int64                  `protobuf:"varint,8,opt,name=left,proto3" json:"left,omitempty"`
+	Ledger        []byte                 `protobuf:"bytes,9,opt,name=ledger,proto3" json:"ledger,omitempty"` // JSON of wire.Ledger; in the last piece of the rest
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Piece) Reset() {
+	*x = Piece{}
+	mi := &file_ps_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Piece) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Piece) ProtoMessage() {}
+
+func (x *Piece) ProtoReflect() protoreflect.Message {
+	mi := &file_ps_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Piece.ProtoReflect.Descriptor instead.
+func (*Piece) Descriptor() ([]byte, []int) {
+	return file_ps_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Piece) GetCopy() uint64 {
+	if x != nil {
+		return x.Copy
+	}
+	return 0
+}
+
+func (x *Piece) GetTable() int32 {
+	if x != nil {
+		return x.Table
+	}
+	return 0
+}
+
+func (x *Piece) GetIds() []byte {
+	if x != nil {
+		return x.Ids
+	}
+	return nil
+}
+
+func (x *Piece) GetRows() []byte {
+	if x != nil {
+		return x.Rows
+	}
+	return nil
+}
+
+func (x *Piece) GetBlocks() []*BlockState {
+	if x != nil {
+		return x.Blocks
+	}
+	return nil
+}
+
+func (x *Piece) GetAux() map[string][]byte {
+	if x != nil {
+		return x.Aux
+	}
+	return nil
+}
+
+func (x *Piece) GetOverflow() []int64 {
+	if x != nil {
+		return x.Overflow
+	}
+	return nil
+}
+
+func (x *Piece) GetLeft() int64 {
+	if x != nil {
+		return x.Left
+	}
+	return 0
+}
+
+func (x *Piece) GetLedger() []byte {
+	if x != nil {
+		return x.Ledger
+	}
+	return nil
+}
+
+// One dense block whole, float32 little-endian.
+type BlockState struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tensor        int32                  `protobuf:"varint,1,opt,name=tensor,proto3" json:"tensor,omitempty"`
+	Index         int32                  `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	Weight        []byte                 `protobuf:"bytes,3,opt,name=weight,proto3" json:"weight,omitempty"`
+	State         []byte                 `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`
+	Average       []byte                 `protobuf:"bytes,5,opt,name=average,proto3" json:"average,omitempty"`
+	At            uint64                 `protobuf:"varint,6,opt,name=at,proto3" json:"at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BlockState) Reset() {
+	*x = BlockState{}
+	mi := &file_ps_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BlockState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BlockState) ProtoMessage() {}
+
+func (x *BlockState) ProtoReflect() protoreflect.Message {
+	mi := &file_ps_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BlockState.ProtoReflect.Descriptor instead.
+func (*BlockState) Descriptor() ([]byte, []int) {
+	return file_ps_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *BlockState) GetTensor() int32 {
+	if x != nil {
+		return x.Tensor
+	}
+	return 0
+}
+
+func (x *BlockState) GetIndex() int32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *BlockState) GetWeight() []byte {
+	if x != nil {
+		return x.Weight
+	}
+	return nil
+}
+
+func (x *BlockState) GetState() []byte {
+	if x != nil {
+		return x.State
+	}
+	return nil
+}
+
+func (x *BlockState) GetAverage() []byte {
+	if x != nil {
+		return x.Average
+	}
+	return nil
+}
+
+func (x *BlockState) GetAt() uint64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
 var File_ps_proto protoreflect.FileDescriptor
 
 const file_ps_proto_rawDesc = "" +
 	"\n" +
-	"\bps.proto\x12\x0etidemill.ps.v1\"\x84\x01\n" +
+	"\bps.proto\x12\x0etidemill.ps.v1\"\x9c\x01\n" +
 	"\x06Header\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +
 	"\n" +
@@ -874,7 +1319,8 @@ const file_ps_proto_rawDesc = "" +
 	"generation\x12\x1c\n" +
 	"\tpartition\x18\x03 \x01(\x05R\tpartition\x12\x14\n" +
 	"\x05epoch\x18\x04 \x01(\x04R\x05epoch\x12\x14\n" +
-	"\x05round\x18\x05 \x01(\x03R\x05round\"M\n" +
+	"\x05round\x18\x05 \x01(\x03R\x05round\x12\x16\n" +
+	"\x06routes\x18\x06 \x01(\x04R\x06routes\"M\n" +
 	"\x05Block\x12\x16\n" +
 	"\x06tensor\x18\x01 \x01(\x05R\x06tensor\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x05R\x05index\x12\x16\n" +
@@ -908,20 +1354,21 @@ const file_ps_proto_rawDesc = "" +
 	"\fevent_max_ms\x18\x03 \x01(\x03R\n" +
 	"eventMaxMs\x12\x10\n" +
 	"\x03bad\x18\x04 \x01(\fR\x03bad\"\v\n" +
-	"\tPushReply\"t\n" +
+	"\tPushReply\"\x8c\x01\n" +
 	"\fFenceRequest\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x02 \x01(\x04R\n" +
 	"generation\x12\x1c\n" +
 	"\tpartition\x18\x03 \x01(\x05R\tpartition\x12\x14\n" +
-	"\x05epoch\x18\x04 \x01(\x04R\x05epoch\"\x88\x01\n" +
+	"\x05epoch\x18\x04 \x01(\x04R\x05epoch\x12\x16\n" +
+	"\x06routes\x18\x05 \x01(\x04R\x06routes\"\x88\x01\n" +
 	"\n" +
 	"FenceReply\x12\x14\n" +
 	"\x05round\x18\x01 \x01(\x03R\x05round\x12\x18\n" +
 	"\aapplied\x18\x02 \x01(\x03R\aapplied\x12%\n" +
 	"\x0ebuffered_first\x18\x03 \x01(\x03R\rbufferedFirst\x12#\n" +
-	"\rbuffered_next\x18\x04 \x01(\x03R\fbufferedNext\"\xb1\x01\n" +
+	"\rbuffered_next\x18\x04 \x01(\x03R\fbufferedNext\"\xc9\x01\n" +
 	"\x0fSnapshotRequest\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +
 	"\n" +
@@ -931,19 +1378,66 @@ const file_ps_proto_rawDesc = "" +
 	"\x05round\x18\x04 \x01(\x03R\x05round\x12\x10\n" +
 	"\x03cut\x18\x05 \x03(\x03R\x03cut\x12\x12\n" +
 	"\x04base\x18\x06 \x01(\x03R\x04base\x12\x18\n" +
-	"\asettled\x18\a \x03(\x03R\asettled\")\n" +
+	"\asettled\x18\a \x03(\x03R\asettled\x12\x16\n" +
+	"\x06routes\x18\b \x01(\x04R\x06routes\")\n" +
 	"\rSnapshotReply\x12\x18\n" +
 	"\awritten\x18\x01 \x01(\fR\awritten\"!\n" +
 	"\rStatusRequest\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\"%\n" +
 	"\vStatusReply\x12\x16\n" +
-	"\x06status\x18\x01 \x01(\fR\x06status2\xdb\x02\n" +
+	"\x06status\x18\x01 \x01(\fR\x06status\"\xaa\x01\n" +
+	"\fAdoptRequest\x12\x10\n" +
+	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x04R\n" +
+	"generation\x12\x16\n" +
+	"\x06routes\x18\x03 \x01(\x04R\x06routes\x12\x14\n" +
+	"\x05shard\x18\x04 \x01(\x05R\x05shard\x12\x12\n" +
+	"\x04rest\x18\x05 \x01(\bR\x04rest\x12\x14\n" +
+	"\x05round\x18\x06 \x01(\x03R\x05round\x12\x10\n" +
+	"\x03cut\x18\a \x03(\x03R\x03cut\"\f\n" +
+	"\n" +
+	"AdoptReply\"\xbd\x01\n" +
+	"\vCopyRequest\x12\x10\n" +
+	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x04R\n" +
+	"generation\x12\x16\n" +
+	"\x06routes\x18\x03 \x01(\x04R\x06routes\x12\x14\n" +
+	"\x05shard\x18\x04 \x01(\x05R\x05shard\x12\x12\n" +
+	"\x04copy\x18\x05 \x01(\x04R\x04copy\x12\x12\n" +
+	"\x04rest\x18\x06 \x01(\bR\x04rest\x12\x14\n" +
+	"\x05round\x18\a \x01(\x03R\x05round\x12\x10\n" +
+	"\x03cut\x18\b \x03(\x03R\x03cut\"\xbd\x02\n" +
+	"\x05Piece\x12\x12\n" +
+	"\x04copy\x18\x01 \x01(\x04R\x04copy\x12\x14\n" +
+	"\x05table\x18\x02 \x01(\x05R\x05table\x12\x10\n" +
+	"\x03ids\x18\x03 \x01(\fR\x03ids\x12\x12\n" +
+	"\x04rows\x18\x04 \x01(\fR\x04rows\x122\n" +
+	"\x06blocks\x18\x05 \x03(\v2\x1a.tidemill.ps.v1.BlockStateR\x06blocks\x120\n" +
+	"\x03aux\x18\x06 \x03(\v2\x1e.tidemill.ps.v1.Piece.AuxEntryR\x03aux\x12\x1a\n" +
+	"\boverflow\x18\a \x03(\x03R\boverflow\x12\x12\n" +
+	"\x04left\x18\b \x01(\x03R\x04left\x12\x16\n" +
+	"\x06ledger\x18\t \x01(\fR\x06ledger\x1a6\n" +
+	"\bAuxEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"\x92\x01\n" +
+	"\n" +
+	"BlockState\x12\x16\n" +
+	"\x06tensor\x18\x01 \x01(\x05R\x06tensor\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\x05R\x05index\x12\x16\n" +
+	"\x06weight\x18\x03 \x01(\fR\x06weight\x12\x14\n" +
+	"\x05state\x18\x04 \x01(\fR\x05state\x12\x18\n" +
+	"\aaverage\x18\x05 \x01(\fR\aaverage\x12\x0e\n" +
+	"\x02at\x18\x06 \x01(\x04R\x02at2\xdc\x03\n" +
 	"\x02PS\x12>\n" +
 	"\x04Pull\x12\x1b.tidemill.ps.v1.PullRequest\x1a\x19.tidemill.ps.v1.PullReply\x12>\n" +
 	"\x04Push\x12\x1b.tidemill.ps.v1.PushRequest\x1a\x19.tidemill.ps.v1.PushReply\x12A\n" +
 	"\x05Fence\x12\x1c.tidemill.ps.v1.FenceRequest\x1a\x1a.tidemill.ps.v1.FenceReply\x12L\n" +
 	"\bSnapshot\x12\x1f.tidemill.ps.v1.SnapshotRequest\x1a\x1d.tidemill.ps.v1.SnapshotReply0\x01\x12D\n" +
-	"\x06Status\x12\x1d.tidemill.ps.v1.StatusRequest\x1a\x1b.tidemill.ps.v1.StatusReplyB&Z$github.com/tidemill/tidemill/ps/pspbb\x06proto3"
+	"\x06Status\x12\x1d.tidemill.ps.v1.StatusRequest\x1a\x1b.tidemill.ps.v1.StatusReply\x12A\n" +
+	"\x05Adopt\x12\x1c.tidemill.ps.v1.AdoptRequest\x1a\x1a.tidemill.ps.v1.AdoptReply\x12<\n" +
+	"\x04Copy\x12\x1b.tidemill.ps.v1.CopyRequest\x1a\x15.tidemill.ps.v1.Piece0\x01B&Z$github.com/tidemill/tidemill/ps/pspbb\x06proto3"
 
 var (
 	file_ps_proto_rawDescOnce sync.Once
@@ -957,7 +1451,7 @@ func file_ps_proto_rawDescGZIP() []byte {
 	return file_ps_proto_rawDescData
 }
 
-var file_ps_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_ps_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_ps_proto_goTypes = []any{
 	(*Header)(nil),          // 0: tidemill.ps.v1.Header
 	(*Block)(nil),           // 1: tidemill.ps.v1.Block
@@ -972,6 +1466,12 @@ var file_ps_proto_goTypes = []any{
 	(*SnapshotReply)(nil),   // 10: tidemill.ps.v1.SnapshotReply
 	(*StatusRequest)(nil),   // 11: tidemill.ps.v1.StatusRequest
 	(*StatusReply)(nil),     // 12: tidemill.ps.v1.StatusReply
+	(*AdoptRequest)(nil),    // 13: tidemill.ps.v1.AdoptRequest
+	(*AdoptReply)(nil),      // 14: tidemill.ps.v1.AdoptReply
+	(*CopyRequest)(nil),     // 15: tidemill.ps.v1.CopyRequest
+	(*Piece)(nil),           // 16: tidemill.ps.v1.Piece
+	(*BlockState)(nil),      // 17: tidemill.ps.v1.BlockState
+	nil,                     // 18: tidemill.ps.v1.Piece.AuxEntry
 }
 var file_ps_proto_depIdxs = []int32{
 	0,  // 0: tidemill.ps.v1.PullRequest.header:type_name -> tidemill.ps.v1.Header
@@ -979,21 +1479,27 @@ var file_ps_proto_depIdxs = []int32{
 	0,  // 2: tidemill.ps.v1.PushRequest.header:type_name -> tidemill.ps.v1.Header
 	1,  // 3: tidemill.ps.v1.PushRequest.blocks:type_name -> tidemill.ps.v1.Block
 	5,  // 4: tidemill.ps.v1.PushRequest.tag:type_name -> tidemill.ps.v1.Tag
-	2,  // 5: tidemill.ps.v1.PS.Pull:input_type -> tidemill.ps.v1.PullRequest
-	4,  // 6: tidemill.ps.v1.PS.Push:input_type -> tidemill.ps.v1.PushRequest
-	7,  // 7: tidemill.ps.v1.PS.Fence:input_type -> tidemill.ps.v1.FenceRequest
-	9,  // 8: tidemill.ps.v1.PS.Snapshot:input_type -> tidemill.ps.v1.SnapshotRequest
-	11, // 9: tidemill.ps.v1.PS.Status:input_type -> tidemill.ps.v1.StatusRequest
-	3,  // 10: tidemill.ps.v1.PS.Pull:output_type -> tidemill.ps.v1.PullReply
-	6,  // 11: tidemill.ps.v1.PS.Push:output_type -> tidemill.ps.v1.PushReply
-	8,  // 12: tidemill.ps.v1.PS.Fence:output_type -> tidemill.ps.v1.FenceReply
-	10, // 13: tidemill.ps.v1.PS.Snapshot:output_type -> tidemill.ps.v1.SnapshotReply
-	12, // 14: tidemill.ps.v1.PS.Status:output_type -> tidemill.ps.v1.StatusReply
-	10, // [10:15] is the sub-list for method output_type
-	5,  // [5:10] is the sub-list for method input_type
-	5,  // [5:5] is the sub-list for extension type_name
-	5,  // [5:5] is the sub-list for extension extendee
-	0,  // [0:5] is the sub-list for field type_name
+	17, // 5: tidemill.ps.v1.Piece.blocks:type_name -> tidemill.ps.v1.BlockState
+	18, // 6: tidemill.ps.v1.Piece.aux:type_name -> tidemill.ps.v1.Piece.AuxEntry
+	2,  // 7: tidemill.ps.v1.PS.Pull:input_type -> tidemill.ps.v1.PullRequest
+	4,  // 8: tidemill.ps.v1.PS.Push:input_type -> tidemill.ps.v1.PushRequest
+	7,  // 9: tidemill.ps.v1.PS.Fence:input_type -> tidemill.ps.v1.FenceRequest
+	9,  // 10: tidemill.ps.v1.PS.Snapshot:input_type -> tidemill.ps.v1.SnapshotRequest
+	11, // 11: tidemill.ps.v1.PS.Status:input_type -> tidemill.ps.v1.StatusRequest
+	13, // 12: tidemill.ps.v1.PS.Adopt:input_type -> tidemill.ps.v1.AdoptRequest
+	15, // 13: tidemill.ps.v1.PS.Copy:input_type -> tidemill.ps.v1.CopyRequest
+	3,  // 14: tidemill.ps.v1.PS.Pull:output_type -> tidemill.ps.v1.PullReply
+	6,  // 15: tidemill.ps.v1.PS.Push:output_type -> tidemill.ps.v1.PushReply
+	8,  // 16: tidemill.ps.v1.PS.Fence:output_type -> tidemill.ps.v1.FenceReply
+	10, // 17: tidemill.ps.v1.PS.Snapshot:output_type -> tidemill.ps.v1.SnapshotReply
+	12, // 18: tidemill.ps.v1.PS.Status:output_type -> tidemill.ps.v1.StatusReply
+	14, // 19: tidemill.ps.v1.PS.Adopt:output_type -> tidemill.ps.v1.AdoptReply
+	16, // 20: tidemill.ps.v1.PS.Copy:output_type -> tidemill.ps.v1.Piece
+	14, // [14:21] is the sub-list for method output_type
+	7,  // [7:14] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_ps_proto_init() }
@@ -1008,7 +1514,7 @@ func file_ps_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ps_proto_rawDesc), len(file_ps_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

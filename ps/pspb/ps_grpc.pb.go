@@ -28,6 +28,8 @@ const (
 	PS_Fence_FullMethodName    = "/tidemill.ps.v1.PS/Fence"
 	PS_Snapshot_FullMethodName = "/tidemill.ps.v1.PS/Snapshot"
 	PS_Status_FullMethodName   = "/tidemill.ps.v1.PS/Status"
+	PS_Adopt_FullMethodName    = "/tidemill.ps.v1.PS/Adopt"
+	PS_Copy_FullMethodName     = "/tidemill.ps.v1.PS/Copy"
 )
 
 // PSClient is the client API for PS service.
@@ -40,6 +42,11 @@ type PSClient interface {
 	// Snapshot answers twice: once the state is captured, and once it is written.
 	Snapshot(ctx context.Context, in *SnapshotRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SnapshotReply], error)
 	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusReply, error)
+	// Adopt tells a ps that it will own a shard; it answers once the shard is copied, or at a
+	// quiet point whole.
+	Adopt(ctx context.Context, in *AdoptRequest, opts ...grpc.CallOption) (*AdoptReply, error)
+	// Copy asks the owner of a shard for it, or for what has changed.
+	Copy(ctx context.Context, in *CopyRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Piece], error)
 }
 
 type pSClient struct {
@@ -109,6 +116,35 @@ func (c *pSClient) Status(ctx context.Context, in *StatusRequest, opts ...grpc.C
 	return out, nil
 }
 
+func (c *pSClient) Adopt(ctx context.Context, in *AdoptRequest, opts ...grpc.CallOption) (*AdoptReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AdoptReply)
+	err := c.cc.Invoke(ctx, PS_Adopt_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *pSClient) Copy(ctx context.Context, in *CopyRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Piece], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &PS_ServiceDesc.Streams[1], PS_Copy_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[CopyRequest, Piece]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type PS_CopyClient = grpc.ServerStreamingClient[Piece]
+
 // PSServer is the server API for PS service.
 // All implementations must embed UnimplementedPSServer
 // for forward compatibility.
@@ -119,6 +155,11 @@ type PSServer interface {
 	// Snapshot answers twice: once the state is captured, and once it is written.
 	Snapshot(*SnapshotRequest, grpc.ServerStreamingServer[SnapshotReply]) error
 	Status(context.Context, *StatusRequest) (*StatusReply, error)
+	// Adopt tells a ps that it will own a shard; it answers once the shard is copied, or at a
+	// quiet point whole.
+	Adopt(context.Context, *AdoptRequest) (*AdoptReply, error)
+	// Copy asks the owner of a shard for it, or for what has changed.
+	Copy(*CopyRequest, grpc.ServerStreamingServer[Piece]) error
 	mustEmbedUnimplementedPSServer()
 }
 
@@ -143,6 +184,12 @@ func (UnimplementedPSServer) Snapshot(*SnapshotRequest, grpc.ServerStreamingServ
 }
 func (UnimplementedPSServer) Status(context.Context, *StatusRequest) (*StatusReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Status not implemented")
+}
+func (UnimplementedPSServer) Adopt(context.Context, *AdoptRequest) (*AdoptReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Adopt not implemented")
+}
+func (UnimplementedPSServer) Copy(*CopyRequest, grpc.ServerStreamingServer[Piece]) error {
+	return status.Error(codes.Unimplemented, "method Copy not implemented")
 }
 func (UnimplementedPSServer) mustEmbedUnimplementedPSServer() {}
 func (UnimplementedPSServer) testEmbeddedByValue()            {}
@@ -248,6 +295,35 @@ func _PS_Status_Handler(srv interface{}, ctx context.Context, dec func(interface
 	return interceptor(ctx, in, info, handler)
 }
 
+func _PS_Adopt_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AdoptRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PSServer).Adopt(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PS_Adopt_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PSServer).Adopt(ctx, req.(*AdoptRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PS_Copy_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(CopyRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(PSServer).Copy(m, &grpc.GenericServerStream[CopyRequest, Piece]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type PS_CopyServer = grpc.ServerStreamingServer[Piece]
+
 // PS_ServiceDesc is the grpc.ServiceDesc for PS service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -271,11 +347,20 @@ var PS_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "Status",
 			Handler:    _PS_Status_Handler,
 		},
+		{
+			MethodName: "Adopt",
+			Handler:    _PS_Adopt_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
 			StreamName:    "Snapshot",
 			Handler:       _PS_Snapshot_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Copy",
+			Handler:       _PS_Copy_Handler,
 			ServerStreams: true,
 		},
 	},

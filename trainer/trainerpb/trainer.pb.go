@@ -163,6 +163,7 @@ type Report struct {
 	End           int64                  `protobuf:"varint,10,opt,name=end,proto3" json:"end,omitempty"`
 	Torn          bool                   `protobuf:"varint,11,opt,name=torn,proto3" json:"torn,omitempty"`
 	Fault         string                 `protobuf:"bytes,12,opt,name=fault,proto3" json:"fault,omitempty"`
+	Routes        uint64                 `protobuf:"varint,13,opt,name=routes,proto3" json:"routes,omitempty"` // the map of shards to owners that the worker acts on
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -281,6 +282,13 @@ func (x *Report) GetFault() string {
 	return ""
 }
 
+func (x *Report) GetRoutes() uint64 {
+	if x != nil {
+		return x.Routes
+	}
+	return 0
+}
+
 // Batch k is [first + k*step, first + (k+1)*step), for k in [0, count).
 type Offer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -394,6 +402,7 @@ type Grant struct {
 	Epoch         uint64                 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	Run           *Run                   `protobuf:"bytes,5,opt,name=run,proto3" json:"run,omitempty"`
 	Next          int64                  `protobuf:"varint,6,opt,name=next,proto3" json:"next,omitempty"`
+	Routes        uint64                 `protobuf:"varint,7,opt,name=routes,proto3" json:"routes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -466,6 +475,13 @@ func (x *Grant) GetRun() *Run {
 func (x *Grant) GetNext() int64 {
 	if x != nil {
 		return x.Next
+	}
+	return 0
+}
+
+func (x *Grant) GetRoutes() uint64 {
+	if x != nil {
+		return x.Routes
 	}
 	return 0
 }
@@ -712,7 +728,7 @@ const file_trainer_proto_rawDesc = "" +
 	"\x06report\x18\x02 \x01(\v2\x1b.tidemill.trainer.v1.ReportH\x00R\x06reportB\x06\n" +
 	"\x04kind\"\x1f\n" +
 	"\x05Hello\x12\x16\n" +
-	"\x06member\x18\x01 \x01(\tR\x06member\"\xb7\x02\n" +
+	"\x06member\x18\x01 \x01(\tR\x06member\"\xcf\x02\n" +
 	"\x06Report\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +
 	"\n" +
@@ -728,13 +744,14 @@ const file_trainer_proto_rawDesc = "" +
 	"\x03end\x18\n" +
 	" \x01(\x03R\x03end\x12\x12\n" +
 	"\x04torn\x18\v \x01(\bR\x04torn\x12\x14\n" +
-	"\x05fault\x18\f \x01(\tR\x05fault\"G\n" +
+	"\x05fault\x18\f \x01(\tR\x05fault\x12\x16\n" +
+	"\x06routes\x18\r \x01(\x04R\x06routes\"G\n" +
 	"\x05Offer\x12\x14\n" +
 	"\x05first\x18\x01 \x01(\x03R\x05first\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\x03R\x04step\x12\x14\n" +
 	"\x05count\x18\x03 \x01(\x03R\x05count\"8\n" +
 	"\x04Down\x120\n" +
-	"\x05grant\x18\x01 \x01(\v2\x1a.tidemill.trainer.v1.GrantR\x05grant\"\xad\x01\n" +
+	"\x05grant\x18\x01 \x01(\v2\x1a.tidemill.trainer.v1.GrantR\x05grant\"\xc5\x01\n" +
 	"\x05Grant\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +
 	"\n" +
@@ -743,7 +760,8 @@ const file_trainer_proto_rawDesc = "" +
 	"\tpartition\x18\x03 \x01(\x05R\tpartition\x12\x14\n" +
 	"\x05epoch\x18\x04 \x01(\x04R\x05epoch\x12*\n" +
 	"\x03run\x18\x05 \x01(\v2\x18.tidemill.trainer.v1.RunR\x03run\x12\x12\n" +
-	"\x04next\x18\x06 \x01(\x03R\x04next\"e\n" +
+	"\x04next\x18\x06 \x01(\x03R\x04next\x12\x16\n" +
+	"\x06routes\x18\a \x01(\x04R\x06routes\"e\n" +
 	"\x03Run\x12\x14\n" +
 	"\x05round\x18\x01 \x01(\x03R\x05round\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x03R\x05count\x122\n" +

@@ -1,0 +1,80 @@
+package wire
+
+import (
+	"context"
+
+	"github.com/tidemill/tidemill"
+	"github.com/tidemill/tidemill/internal/snapshot"
+)
+
+// AdoptRequest tells a ps that it will own a shard.
+type AdoptRequest struct {
+	Job        string
+	Generation uint64
+	Routes     uint64
+	Shard      int
+	// Rest: every ps stands after Round and at Cut, and nobody pushes; fetch what is missing.
+	// Otherwise: copy the shard while training goes on.
+	Rest  bool
+	Round int64
+	Cut   tidemill.Cut
+}
+
+// CopyRequest asks the owner of a shard for it.
+type CopyRequest struct {
+	Job        string
+	Generation uint64
+	Routes     uint64
+	Shard      int
+	// Copy 0 asks for all of the shard; the number of an answer asks for what has changed since.
+	// Only the newest answer can be gone on from.
+	Copy uint64
+	// Rest asks for what is left to know, after Round and at Cut.
+	Rest  bool
+	Round int64
+	Cut   tidemill.Cut
+}
+
+// Piece is a part of a shard's state. Whoever receives it must not keep its slices.
+type Piece struct {
+	Copy  uint64    // number of the answer
+	Table int       // position in the layout
+	IDs   []uint64  // rows of the table; later pieces replace earlier ones
+	Rows  []float32 // interleaved as in a snapshot, [len(IDs) × width]
+	// Blocks, Aux (what the home shard learns beside parameters) and Overflow (by table) come
+	// with the rest.
+	Blocks   []snapshot.Block
+	Aux      map[string][]byte
+	Overflow []int64
+	// Left, in the last piece of an answer, is how many rows have changed since.
+	Left int64
+	// Ledger, in the last piece of the rest, is what the owner has applied.
+	Ledger *Ledger
+}
+
+// Ledger is what a ps has applied, as another one takes it over with its first shard.
+type Ledger struct {
+	Round    int64    `json:"round"`
+	Examples int64    `json:"examples"`
+	Marks    []Mark   `json:"marks"`  // by partition
+	Epochs   []uint64 `json:"epochs"` // by partition: the newest that has fenced its predecessor
+}
+
+// Mark is a ledger's entry for one partition: everything below Next is applied, everything below
+// Floor on every ps, and Applied are the ranges between, as they were pushed.
+type Mark struct {
+	Floor   int64            `json:"floor"`
+	Next    int64            `json:"next"`
+	Applied []tidemill.Range `json:"applied,omitempty"`
+}
+
+// Handover is how a shard passes from one ps to another while its job is trained. The trainer
+// calls Adopt of the new owner, twice; the new owner calls Copy of the old one.
+//
+// Errors beyond those of PS: ErrConflict when there is no copy to go on from; begin again.
+type Handover interface {
+	// Adopt returns once the shard is copied, or at a quiet point whole.
+	Adopt(ctx context.Context, req *AdoptRequest) error
+	// Copy calls piece for each part of the answer, in order; its error ends the copy.
+	Copy(ctx context.Context, req *CopyRequest, piece func(*Piece) error) error
+}
