@@ -23,8 +23,8 @@ func bounded(t *testing.T, end int64, budget tidemill.BadBudget) (c *Core, step 
 	step(Event{Kind: Lead, Assignment: tidemill.Assignment{Job: "j", Cut: tidemill.Cut{0}}})
 	step(Event{Kind: Members, Workers: map[string]int{"w": 1}, PS: []string{"p"}})
 	step(Event{Kind: Recovered, Number: 1, Assignment: tidemill.Assignment{Cut: tidemill.Cut{0}}})
-	o := c.Assignment().Partitions[0]
-	step(Event{Kind: ReportIn, Report: wire.Report{Generation: 1, Epoch: o.Epoch, Joined: true, Offers: []wire.Offer{{First: 0, Step: 10, Count: end / 10}}}})
+	a := c.Assignment()
+	step(Event{Kind: ReportIn, Report: wire.Report{Generation: 1, Epoch: a.Partitions[0].Epoch, Routes: a.Routes(), Joined: true, Offers: []wire.Offer{{First: 0, Step: 10, Count: end / 10}}}})
 	return c, step
 }
 
@@ -32,7 +32,7 @@ func bounded(t *testing.T, end int64, budget tidemill.BadBudget) (c *Core, step 
 func cut(t *testing.T, c *Core, step func(Event) []Effect, number, next, bad int64) {
 	t.Helper()
 	a := c.Assignment()
-	step(Event{Kind: ReportIn, Report: wire.Report{Generation: a.Generation, Epoch: a.Partitions[0].Epoch, Acked: next, Next: next}})
+	step(Event{Kind: ReportIn, Report: wire.Report{Generation: a.Generation, Epoch: a.Partitions[0].Epoch, Routes: a.Routes(), Acked: next, Next: next}})
 	step(Event{Kind: Written, Number: number, Member: "p", Written: &wire.Written{}})
 	step(Event{Kind: Committed, Number: number, Bad: bad, Read: next, Reason: "too many"})
 }

@@ -29,6 +29,8 @@ func (n *Node) policy() rpc.Policy {
 			"/tidemill.ps.v1.PS/Fence":    {RoleWorker},
 			"/tidemill.ps.v1.PS/Snapshot": {RoleTrainer},
 			"/tidemill.ps.v1.PS/Status":   {RoleTrainer},
+			"/tidemill.ps.v1.PS/Adopt":    {RoleTrainer},
+			"/tidemill.ps.v1.PS/Copy":     {RolePS},
 
 			"/tidemill.trainer.v1.Trainer/Link":    {RoleWorker},
 			"/tidemill.trainer.v1.Trainer/Command": {rpc.RoleAdmin, RoleTrainer}, // trainers pass commands on to the leader

@@ -80,6 +80,8 @@ func TestLawsOfThePolicy(t *testing.T) {
 		"/tidemill.trainer.v1.Trainer/Command": {rpc.RoleAdmin, RoleTrainer}, // a worker publishes nothing
 		"/tidemill.ps.v1.PS/Push":              {RoleWorker},                 // serving pushes nothing
 		"/tidemill.ps.v1.PS/Fence":             {RoleWorker},
+		"/tidemill.ps.v1.PS/Adopt":             {RoleTrainer}, // nobody else says who owns what
+		"/tidemill.ps.v1.PS/Copy":              {RolePS},      // whole shards leave for other servers alone
 		"/tidemill.trainer.v1.Trainer/Link":    {RoleWorker},
 		"/tidemill.store.v1.Store/Put":         {RolePS, RoleTrainer},
 		"/tidemill.store.v1.Store/Delete":      {RoleTrainer},
