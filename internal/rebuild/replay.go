@@ -19,8 +19,12 @@ import (
 // self is the only member of the replayed job.
 const self = "rebuild"
 
-// generation of the replayed job. Nothing goes back here.
-const generation = 1
+// generation of the replayed job, and its map of the shards. Nothing goes back or changes hands
+// here.
+const (
+	generation = 1
+	routes     = 1
+)
 
 // replay trains the rounds of a path again and returns the manifest of the state reached, whose
 // parts are in the scratch bucket.
@@ -86,7 +90,7 @@ func replay(ctx context.Context, cfg *Config, p *path) (*snapshot.Manifest, erro
 
 // capture takes the snapshot of the state at the version's cut.
 func capture(ctx context.Context, server *ps.Server, last *snapshot.Manifest) (*snapshot.Manifest, error) {
-	req := &wire.SnapshotRequest{Job: last.Job, Generation: generation, Number: last.Number, Round: last.Round, Cut: last.Cut.Clone()}
+	req := &wire.SnapshotRequest{Job: last.Job, Generation: generation, Routes: routes, Number: last.Number, Round: last.Round, Cut: last.Cut.Clone()}
 	for {
 		w, err := server.Snapshot(ctx, req, func() {})
 		if errors.Is(err, tidemill.ErrNotReady) { // nothing was to be trained, and it is still being restored
@@ -217,7 +221,7 @@ func (c *replayer) ack(p *replayed, below int64) {
 
 func (c *replayer) grant(partition int, run tidemill.Run) {
 	if c.link != nil {
-		c.link.put(wire.Grant{Generation: generation, Partition: partition, Epoch: 1, Run: run, Next: c.parts[partition].next})
+		c.link.put(wire.Grant{Generation: generation, Partition: partition, Epoch: 1, Routes: routes, Run: run, Next: c.parts[partition].next})
 	}
 }
 
