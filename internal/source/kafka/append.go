@@ -228,6 +228,9 @@ func (a *attempt) encode(ctx context.Context, rs arrow.RecordBatch, key string) 
 		return fmt.Errorf("append to %v: %w", a.p, err)
 	}
 	defer fit.Release()
+	if err := rows.CheckText(fit); err != nil {
+		return fmt.Errorf("append to %v: %w", a.p, err)
+	}
 	if size := rows.Size(fit); size > 64*MaxAppendBytes {
 		return a.tooLarge(fit.NumRows(), size)
 	}

@@ -151,6 +151,10 @@ func (t *topic) Append(ctx context.Context, p int, rs arrow.RecordBatch, key str
 	if err != nil {
 		return tidemill.Range{}, fmt.Errorf("topic %q: %w", t.name, err)
 	}
+	if err := rows.CheckText(fit); err != nil {
+		fit.Release()
+		return tidemill.Range{}, fmt.Errorf("topic %q: %w", t.name, err)
+	}
 	size := int64(rows.Size(fit))
 	if limit := t.s.cfg.MaxBytes; limit > 0 && t.s.bytes+size > limit/5*4 {
 		t.drop()

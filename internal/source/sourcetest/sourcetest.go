@@ -38,6 +38,7 @@ func Run(t *testing.T, open Open, opts Options) {
 		{"Refusals", testRefusals},
 		{"AppendRead", testAppendRead},
 		{"EveryType", testEveryType},
+		{"BadText", testBadText},
 		{"CutAnywhere", testCutAnywhere},
 		{"AnyOffset", testAnyOffset},
 		{"ConcurrentProducers", testConcurrent},
