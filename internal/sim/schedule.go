@@ -133,8 +133,8 @@ func story(r *rand.Rand, c *Config, at int64, name func(string, int) string) []O
 		// Its work goes to another meanwhile, and by its clock it still holds its lease.
 		return []Op{{At: at, For: long, Verb: "pause", Args: []string{n}}, {At: soon, Verb: "jump", Args: []string{n, "-4000"}}}
 	}
-	switch r.IntN(6) {
-	case 0, 1: // one server has the last pushes of a worker that is lost, another has not
+	switch r.IntN(8) {
+	case 0, 1, 6, 7: // one server has the last pushes of a worker that is lost, another has not
 		return []Op{{At: at, For: long, Verb: "cut", Args: []string{w, p, "push"}}, {At: soon, For: long, Verb: "crash", Args: []string{w}}}
 	case 2: // the worker cannot renew its lease, hears of nothing, and goes on
 		return []Op{

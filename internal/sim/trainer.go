@@ -261,6 +261,7 @@ func (t *trainerNode) fence(core *trainer.Core, generation uint64, done func()) 
 				}
 			}
 			t.post(core, trainer.Event{Kind: trainer.Recovered, Number: f.Number + 1, Assignment: from})
+			t.collect()
 			done()
 		})
 	})

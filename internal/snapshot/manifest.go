@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -309,6 +310,13 @@ func Latest(ctx context.Context, c *Chain) (last int64, m *Manifest, err error) 
 	m, err = decodeRecord(c, last, data)
 	for n := last; err == nil && m.Fence != nil; m, err = ReadManifest(ctx, c, n) {
 		if n--; n == 0 {
+			return last, nil, nil
+		}
+	}
+	if errors.Is(err, tidemill.ErrNotFound) {
+		// Only fences are left: a collector has taken those before them. A record that is
+		// missing behind others is a gap, which List finds.
+		if _, err = c.List(ctx, 0); err == nil {
 			return last, nil, nil
 		}
 	}
