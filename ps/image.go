@@ -19,9 +19,15 @@ type image struct {
 	width int
 
 	touched dirty            // rows that changed since
-	at      map[uint32]int32 // row → where its former values begin, in rows of kept
-	kept    []float32
+	at      map[uint32]int32 // row → which of the kept rows it is
+	// kept are the former values, keptRows rows each: growing copies nothing, so no update pays
+	// for those before it.
+	kept  [][]float32
+	keeps int // how many rows are kept
 }
+
+// keptRows is how many rows' former values are allocated at a time.
+const keptRows = 128
 
 // capture freezes the present rows. mu is the lock that guards the table; it is held. The
 // image must be released once it is done with.
@@ -34,7 +40,7 @@ func (t *table) capture(mu sync.Locker) *image {
 // release lets go of the image. The lock is held. Releasing twice does no harm.
 func (m *image) release() {
 	m.t.images = slices.DeleteFunc(m.t.images, func(o *image) bool { return o == m })
-	m.kept, m.at, m.touched = nil, nil, dirty{}
+	m.kept, m.keeps, m.at, m.touched = nil, 0, nil, dirty{}
 }
 
 // keep saves the values of a row that is about to change. The lock is held.
@@ -45,8 +51,19 @@ func (m *image) keep(row int, values []float32) {
 	if m.at == nil {
 		m.at = map[uint32]int32{}
 	}
-	m.at[uint32(row)] = int32(len(m.kept) / m.width)
-	m.kept = append(m.kept, values...)
+	at := m.keeps % keptRows
+	if at == 0 {
+		m.kept = append(m.kept, make([]float32, keptRows*m.width))
+	}
+	copy(m.kept[len(m.kept)-1][at*m.width:], values)
+	m.at[uint32(row)] = int32(m.keeps)
+	m.keeps++
+}
+
+// was returns the former values of a row that changed.
+func (m *image) was(row uint32) []float32 {
+	k := int(m.at[row])
+	return m.kept[k/keptRows][k%keptRows*m.width:][:m.width]
 }
 
 // Len returns the number of rows.
@@ -67,8 +84,7 @@ func (m *image) Copy(dst []float32, rows []uint32) {
 		for i, row := range part {
 			into := dst[i*m.width : (i+1)*m.width]
 			if m.touched.has(int(row)) {
-				at := int(m.at[row]) * m.width
-				copy(into, m.kept[at:at+m.width])
+				copy(into, m.was(row))
 				continue
 			}
 			from := int(row) % pageRows * m.width

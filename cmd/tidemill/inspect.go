@@ -50,6 +50,9 @@ when the last snapshot reaches the end it was given, else "offline".`,
 				for _, d := range r.Damage {
 					a.say("damaged: %s", d)
 				}
+				for _, d := range r.Advice {
+					a.say("%s", d)
+				}
 				return fmt.Errorf("%d damaged: %w: %w", n, errReported, tidemill.ErrCorrupt)
 			}
 			return nil

@@ -189,7 +189,7 @@ func TestLayersRefuse(t *testing.T) {
 	rows := newTestRows(3, s.rows[0][0], map[uint64]bool{2: true}, nil)
 	p, err := func() (Part, error) {
 		q := &piece{blob: Blob{Name: "removed", Kind: KindRemoved, Table: "t"}, shards: []pieceShard{{image: ShardImage{Tables: []TableImage{{Rows: rows, Removed: []uint64{3}}}}}}}
-		err := q.write(ctx, b, s.layout.Tables[0], make([]Digest, 1))
+		err := q.write(ctx, b, s.layout.Tables[0], make([]Digest, 1), nil)
 		return Part{Shards: base.Shards, Blobs: []Blob{base.Blobs[0], q.blob}}, err
 	}()
 	must(t, err)

@@ -102,10 +102,11 @@ func WritePart(ctx context.Context, b *blob.Bucket, prefix string, l Layout, sha
 		rest[1], err = writeAux(gctx, b, prefix+"aux.arrow", shards, aux)
 		return err
 	})
+	memory := make(rowWriters, writers)
 	for i, t := range l.Tables {
 		tables[i] = planTable(t, i, prefix, shards)
 		for _, p := range tables[i].pieces {
-			g.Go(func() error { return p.write(gctx, b, t, tables[i].sums) })
+			g.Go(func() error { return p.write(gctx, b, t, tables[i].sums, memory) })
 		}
 	}
 	if err := g.Wait(); err != nil {

@@ -128,7 +128,7 @@ func (b *Blob) rowsOf(shard int) (int64, bool) {
 }
 
 // write writes the piece and what its shards' rows sum up to.
-func (p *piece) write(ctx context.Context, b *blob.Bucket, t TableLayout, sums []Digest) error {
+func (p *piece) write(ctx context.Context, b *blob.Bucket, t TableLayout, sums []Digest, memory rowWriters) error {
 	if p.blob.Kind == KindRemoved {
 		out := newArrowBlob(ctx, b, removedSchema(t.Name), p.blob)
 		info, err := out.close(p.removed(out))
@@ -136,7 +136,9 @@ func (p *piece) write(ctx context.Context, b *blob.Bucket, t TableLayout, sums [
 		return err
 	}
 	out := newArrowBlob(ctx, b, tableSchema(t), p.blob)
-	w := rowWriter{out: out, t: t, hash: tidemill.Hash(t.Name), cols: tableColumns{t: t}}
+	w := memory.take()
+	defer func() { memory <- w }()
+	w.begin(out, t)
 	var err error
 	for _, s := range p.shards {
 		if sums[s.at], err = w.shard(s, p.table); err != nil {
@@ -164,6 +166,19 @@ func (p *piece) removed(out *arrowBlob) error {
 	return nil
 }
 
+// rowWriters are those that a part is written with, at most one for each blob that is being
+// written: their memory serves one piece after the other.
+type rowWriters chan *rowWriter
+
+func (m rowWriters) take() *rowWriter {
+	select {
+	case w := <-m:
+		return w
+	default:
+		return new(rowWriter)
+	}
+}
+
 // rowWriter writes rows of a table to a blob. Its memory is used again for the next shard.
 type rowWriter struct {
 	out   *arrowBlob
@@ -174,6 +189,10 @@ type rowWriter struct {
 	rows  []float32
 	some  []uint32
 	cols  tableColumns
+}
+
+func (w *rowWriter) begin(out *arrowBlob, t TableLayout) {
+	w.out, w.t, w.hash, w.cols.t = out, t, tidemill.Hash(t.Name), t
 }
 
 // copied is how many rows are copied from an image at a time: few enough to stay in cache.
@@ -199,7 +218,7 @@ func (w *rowWriter) shard(s pieceShard, table int) (sum Digest, err error) {
 	}
 	width, limit := w.t.Width(), batchRows(w.t.Width())
 	for batch := range slices.Chunk(w.order, limit) {
-		w.cols.reset()
+		w.cols.reset(len(batch))
 		for part := range slices.Chunk(batch, copied) {
 			w.some = w.some[:0]
 			for _, o := range part {
@@ -288,9 +307,14 @@ type tableColumns struct {
 	average []float32
 }
 
-func (c *tableColumns) reset() {
-	c.shard, c.id, c.at = c.shard[:0], c.id[:0], c.at[:0]
-	c.weight, c.state, c.average = c.weight[:0], c.state[:0], c.average[:0]
+// reset empties the columns and makes room for n rows.
+func (c *tableColumns) reset(n int) {
+	c.shard, c.id = slices.Grow(c.shard[:0], n), slices.Grow(c.id[:0], n)
+	c.weight, c.state = slices.Grow(c.weight[:0], n*c.t.Dim), slices.Grow(c.state[:0], n*c.t.State)
+	c.average, c.at = c.average[:0], c.at[:0]
+	if c.t.Average {
+		c.average, c.at = slices.Grow(c.average, n*c.t.Dim), slices.Grow(c.at, n)
+	}
 }
 
 func (c *tableColumns) add(shard int, id uint64, row []float32) {

@@ -31,6 +31,8 @@ type Report struct {
 	Models   []Model  `json:"models"`
 	Verified bool     `json:"verified"`         // every blob was read and compared
 	Damage   []string `json:"damage,omitempty"` // what is damaged, one sentence each
+	// Advice says how to go on where a job's newest snapshot is damaged, one sentence each.
+	Advice []string `json:"advice,omitempty"`
 }
 
 // Job is the chain of snapshots of one job. Its own fields are those of the newest one.
@@ -50,6 +52,8 @@ type Job struct {
 	SpecHash    string       `json:"spec_hash"`
 	WatermarkMS int64        `json:"watermark_ms,omitempty"`
 	Snapshots   []Snapshot   `json:"snapshots"`
+	// Intact is the newest snapshot that was verified and found whole; 0: none, or not verified.
+	Intact int64 `json:"intact,omitempty"`
 }
 
 // Snapshot is one record of a job's chain.
@@ -61,7 +65,8 @@ type Snapshot struct {
 	Cut        tidemill.Cut `json:"cut,omitempty"`
 	Examples   int64        `json:"examples,omitempty"`
 	Digest     string       `json:"digest,omitempty"`
-	Bytes      int64        `json:"bytes,omitempty"`
+	Bytes      int64        `json:"bytes,omitempty"`     // that a restore reads
+	Collected  bool         `json:"collected,omitempty"` // its record is kept, its blobs are not
 	Created    time.Time    `json:"created"`
 	Problem    string       `json:"problem,omitempty"`
 }
@@ -80,6 +85,7 @@ type Version struct {
 	Decision string `json:"decision"`
 	Reason   string `json:"reason"`
 	By       string `json:"by,omitempty"`
+	Retired  bool   `json:"retired,omitempty"` // its record is kept, its files are not
 	Problem  string `json:"problem,omitempty"`
 }
 
@@ -197,25 +203,42 @@ func (l *look) job(ctx context.Context, name string) error {
 	if err == nil {
 		numbers, err = chain.List(ctx, 0)
 	}
+	if _, terr := snapshot.Taken(ctx, l.b, name); terr != nil {
+		err = errors.Join(err, terr)
+	}
 	if err != nil {
 		if _, err := l.damaged(ctx, "job "+name, err); err != nil {
 			return err
 		}
 	}
+	broken := false // the newest snapshot
 	for _, n := range numbers {
 		s, m, err := l.snapshot(ctx, chain, n)
 		if err != nil {
 			return err
 		}
 		j.Snapshots = append(j.Snapshots, s)
+		if s.Problem != "" {
+			broken = true
+		}
 		if m == nil {
 			continue
+		}
+		if l.opts.Verify && s.Problem == "" && !s.Collected {
+			j.Intact, broken = n, false
 		}
 		j.Model, j.Topic, j.Digest, j.Examples = m.Model, m.StreamTopic, m.Digest.String(), m.Examples
 		j.Snapshot, j.Generation, j.Cut, j.Lineage = m.Number, m.Generation, m.Cut, m.Lineage
 		j.SpecHash, j.WatermarkMS = m.SpecHash, m.WatermarkMS
 		if end := m.Spec.Train.End; len(end) > 0 && reaches(m.Cut, end) {
 			j.State = tidemill.JobFinished
+		}
+	}
+	if l.opts.Verify && broken {
+		if j.Intact > 0 {
+			l.r.Advice = append(l.r.Advice, fmt.Sprintf("the newest intact snapshot of job %s is %d: go on from it with \"tidemill submit JOB.yaml --from %s/%d\"", name, j.Intact, name, j.Intact))
+		} else {
+			l.r.Advice = append(l.r.Advice, fmt.Sprintf("job %s has no intact snapshot: submit it again, and it trains from the beginning of the stream", name))
 		}
 	}
 	l.r.Jobs = append(l.r.Jobs, j)
@@ -255,14 +278,25 @@ func (l *look) snapshot(ctx context.Context, chain *snapshot.Chain, n int64) (Sn
 			s.Bytes += b.Bytes
 		}
 	}
-	if l.opts.Verify {
-		l.verifying(chain.Name(n))
-		if err := snapshot.Verify(ctx, l.b, m); err != nil {
-			s.Problem, err = l.damaged(ctx, chain.Name(n), err)
-			return s, m, err
+	// Collected ones are not whole, and one can be collected while it is verified.
+	if s.Collected = l.collected(ctx, m.Job, n); s.Collected || !l.opts.Verify {
+		return s, m, nil
+	}
+	l.verifying(chain.Name(n))
+	if err := snapshot.Verify(ctx, l.b, m); err != nil {
+		if s.Collected = l.collected(ctx, m.Job, n); s.Collected {
+			return s, m, nil
 		}
+		s.Problem, err = l.damaged(ctx, chain.Name(n), err)
+		return s, m, err
 	}
 	return s, m, nil
+}
+
+// collected reports whether a snapshot was collected. A record of collections that cannot be
+// read is listed as damage with the job.
+func (l *look) collected(ctx context.Context, job string, n int64) bool {
+	return errors.Is(snapshot.CheckKept(ctx, l.b, job, n), tidemill.ErrNotFound)
 }
 
 func (l *look) model(ctx context.Context, name string) error {
@@ -335,7 +369,9 @@ func (l *look) version(ctx context.Context, model string, n int64) (Version, err
 	}
 	if l.opts.Verify {
 		l.verifying(what)
-		if _, err := snapshot.ReadVersion(ctx, l.b, model, n); err != nil {
+		if _, err := snapshot.ReadVersion(ctx, l.b, model, n); errors.Is(err, tidemill.ErrNotFound) {
+			v.Retired = true
+		} else if err != nil {
 			if v.Problem, err = l.damaged(ctx, what, err); err != nil {
 				return v, err
 			}

@@ -123,9 +123,10 @@ func checkFormat(root string) (found bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("store directory: its format cannot be read: %w", kindOf(err))
 	}
-	n, err := strconv.Atoi(strings.TrimSpace(string(data)))
+	digits, whole := strings.CutSuffix(string(data), "\n")
+	n, err := strconv.Atoi(digits)
 	switch {
-	case err != nil || n < 1:
+	case err != nil || n < 1 || !whole || strconv.Itoa(n) != digits:
 		return false, fmt.Errorf("store directory %q is %w: its file FORMAT holds no number", filepath.Base(root), tidemill.ErrCorrupt)
 	case n > Format:
 		return false, tidemill.Invalid("store directory %q has format %d, and this program knows formats up to %d", "use the program that wrote it, or a newer one", filepath.Base(root), n, Format)
