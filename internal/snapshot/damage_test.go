@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -142,15 +143,35 @@ func TestTruncated(t *testing.T) {
 	must(t, errors.Join(readEverything(b), b.Close()))
 }
 
+// withPyarrow returns a Python that has pyarrow, or skips the test. With
+// TIDEMILL_REQUIRE_CLIENTS=1, as the checks of every change set it, it is installed into a
+// folder of the test's where it is missing, and not to have it is a failure.
+func withPyarrow(t *testing.T) string {
+	t.Helper()
+	python, err := exec.LookPath("python3")
+	if err == nil {
+		err = exec.Command(python, "-c", "import pyarrow").Run()
+	}
+	if err == nil {
+		return python
+	}
+	if os.Getenv("TIDEMILL_REQUIRE_CLIENTS") != "1" {
+		t.Skip("python3 with pyarrow is not installed: whether other Arrow readers open the files is not checked")
+	}
+	dir := filepath.Join(t.TempDir(), "python")
+	if out, err := exec.Command("python3", "-m", "venv", dir).CombinedOutput(); err != nil {
+		t.Fatalf("python3 -m venv: %v\n%s", err, out)
+	}
+	python = filepath.Join(dir, "bin", "python3")
+	if out, err := exec.Command(python, "-m", "pip", "install", "--quiet", "pyarrow").CombinedOutput(); err != nil {
+		t.Fatalf("pip install pyarrow: %v\n%s", err, out)
+	}
+	return python
+}
+
 // TestArrowTools lets pyarrow read every Arrow file of a store: the formats are open.
 func TestArrowTools(t *testing.T) {
-	python, err := exec.LookPath("python3")
-	if err != nil {
-		t.Skip("python3 is not installed: whether other Arrow readers open the files is not checked")
-	}
-	if err := exec.Command(python, "-c", "import pyarrow").Run(); err != nil {
-		t.Skip("python3 has no pyarrow: whether other Arrow readers open the files is not checked")
-	}
+	python := withPyarrow(t)
 	dir := filepath.Join(t.TempDir(), "store")
 	b, err := fileblob.Open(dir, fileblob.Options{})
 	must(t, err)
@@ -175,7 +196,13 @@ for name in sorted(glob.glob(sys.argv[1] + "/**/*.arrow", recursive=True)):
         rows = sorted(zip(t.column("id").to_pylist(), t.column("shard").to_pylist()))
         print("rows", t.schema.metadata[b"tidemill.table"].decode(), rows[0][0], rows[0][1], rows[-1][0], rows[-1][1])
 `
-	out, err := exec.Command(python, "-c", script, dir).CombinedOutput()
+	layered := filepath.Join(t.TempDir(), "layered")
+	rotStore(t, layered)
+	out, err := exec.Command(python, "-c", script, layered).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "removed|2|0|shard:uint16,id:uint64\n") || strings.Count(string(out), "table|") < 3 {
+		t.Fatalf("pyarrow, of a store with layers: %v\n%s", err, out)
+	}
+	out, err = exec.Command(python, "-c", script, dir).CombinedOutput()
 	if err != nil {
 		t.Fatalf("pyarrow: %v\n%s", err, out)
 	}

@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -235,4 +236,36 @@ func TestReadsFormat1(t *testing.T) {
 	if _, known := ShardDigest(got.Parts, 0); known {
 		t.Error("a manifest of format 1 has no digest of a shard")
 	}
+}
+
+// FuzzLayers reads two files on top of each other as if their bytes were what was written:
+// whatever they are, reading ends with an error or with rows of the table's width, each once.
+func FuzzLayers(f *testing.F) {
+	b := memblob.OpenBucket(nil)
+	s := oneTable(5)
+	base := s.write(f, b, 1, 1, nil)[0]
+	low, err := b.ReadAll(ctx, base.Blobs[0].Name)
+	must(f, err)
+	q := &piece{blob: Blob{Name: "removed", Kind: KindRemoved, Table: "t"}, shards: []pieceShard{{image: ShardImage{Tables: []TableImage{{Removed: []uint64{3, 9}}}}}}}
+	must(f, q.write(ctx, b, s.layout.Tables[0], make([]Digest, 1), nil))
+	gone, err := b.ReadAll(ctx, "removed")
+	must(f, err)
+	must(f, b.Close())
+	f.Add(low, low, false, int64(5), int64(5))
+	f.Add(low, gone, true, int64(5), int64(2))
+	f.Add(gone, low, false, int64(2), int64(5))
+	f.Fuzz(func(t *testing.T, lower, upper []byte, removed bool, n, k int64) {
+		one := func(name string, data []byte, rows int64, removed bool) *layer {
+			info := Blob{Name: name, Kind: KindTable, Table: "t", Rows: rows, Shards: []int{0}}
+			if removed {
+				info.Kind = KindRemoved
+			}
+			return &layer{info: info, fetch: func(context.Context) ([]byte, error) { return data, nil }}
+		}
+		r := tableReader{layers: []*layer{one("lower", lower, n, false), one("upper", upper, k, removed)}}
+		err := r.read(ctx, s.layout.Tables[0], 0, all, newCollector(s.layout, 1))
+		if err != nil && !errors.Is(err, tidemill.ErrCorrupt) {
+			t.Fatal(err)
+		}
+	})
 }

@@ -8,7 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"sort"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -231,7 +231,7 @@ func (b *bucket) ListPaged(ctx context.Context, opts *driver.ListOptions) (*driv
 	if size <= 0 {
 		size = defaultPage
 	}
-	l := lister{b: b, ctx: ctx, opts: opts, after: string(opts.PageToken), seen: map[string]bool{}}
+	l := lister{b: b, ctx: ctx, opts: opts, after: string(opts.PageToken), seen: map[string]bool{}, most: size + 1}
 	// Only the folder that the prefix names, or lies in, can hold anything of interest.
 	folder := ""
 	if i := strings.LastIndexByte(opts.Prefix, '/'); i >= 0 {
@@ -240,12 +240,9 @@ func (b *bucket) ListPaged(ctx context.Context, opts *driver.ListOptions) (*driv
 			return &driver.ListPage{}, nil // no blob has such a name
 		}
 	}
-	if err := l.walk(folder); err != nil {
+	if err := l.walk(folder); err != nil && err != errEnough {
 		return nil, err
 	}
-	// A folder's place is not where its files come in the walk ("a-b" is before "a/b", and
-	// after "a"), so the whole result is sorted before a page is cut from it.
-	sort.Slice(l.objects, func(i, k int) bool { return l.objects[i].Key < l.objects[k].Key })
 	page := &driver.ListPage{}
 	if len(l.objects) > size {
 		l.objects = l.objects[:size]
@@ -274,9 +271,15 @@ type lister struct {
 	opts    *driver.ListOptions
 	after   string
 	seen    map[string]bool // collapsed folders
+	most    int             // how many objects are wanted
 	objects []*driver.ListObject
 }
 
+// errEnough ends a walk that has found what is wanted.
+var errEnough = errors.New("enough")
+
+// walk adds what is in a folder, in the order of names: a page of a store with many thousands
+// of blobs reads the folders that it is about, and no others.
 func (l *lister) walk(folder string) error {
 	if err := l.ctx.Err(); err != nil {
 		return err
@@ -288,7 +291,12 @@ func (l *lister) walk(folder string) error {
 	if err != nil {
 		return kindOf(err)
 	}
+	// A folder's blobs come where its name with the slash does: "a-b" is before "a/b".
+	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return strings.Compare(listedAs(a), listedAs(b)) })
 	for _, e := range entries {
+		if len(l.objects) >= l.most {
+			return errEnough
+		}
 		name := e.Name()
 		if folder != "" {
 			name = folder + "/" + name
@@ -303,6 +311,7 @@ func (l *lister) walk(folder string) error {
 		below := name + "/"
 		switch {
 		case !strings.HasPrefix(below, l.opts.Prefix) && !strings.HasPrefix(l.opts.Prefix, below):
+		case below < l.after && !strings.HasPrefix(l.after, below): // all of it was listed before
 		case l.opts.Delimiter == "/" && len(below) > len(l.opts.Prefix):
 			// Everything in it collapses to this one; it counts if anything is in it.
 			if l.after < below && l.holdsAny(name) {
@@ -315,6 +324,13 @@ func (l *lister) walk(folder string) error {
 		}
 	}
 	return nil
+}
+
+func listedAs(e fs.DirEntry) string {
+	if e.IsDir() {
+		return e.Name() + "/"
+	}
+	return e.Name()
 }
 
 func (l *lister) isDir(folder string) bool {

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -16,6 +17,7 @@ import (
 	"gocloud.dev/blob"
 	"gocloud.dev/blob/memblob"
 	"gocloud.dev/gcerrors"
+	"pgregory.net/rapid"
 
 	"github.com/tidemill/tidemill"
 	"github.com/tidemill/tidemill/internal/snapshot/storetest"
@@ -366,6 +368,53 @@ func FuzzCheckName(f *testing.F) {
 		rel, err := filepath.Rel(root, path)
 		if err != nil || filepath.ToSlash(rel) != name || !filepath.IsLocal(rel) {
 			t.Fatalf("%q lies at %q", name, rel)
+		}
+	})
+}
+
+// TestPages lists stores of random names page by page: whatever the size of a page, prefix and
+// delimiter, the pages together are what one page would be.
+func TestPages(t *testing.T) {
+	rapid.Check(t, func(r *rapid.T) {
+		dir, err := os.MkdirTemp("", "pages")
+		if err != nil {
+			r.Fatal(err)
+		}
+		defer os.RemoveAll(dir)
+		b, err := Open(dir, Options{})
+		if err != nil {
+			r.Fatal(err)
+		}
+		defer b.Close()
+		segment := rapid.SampledFrom([]string{"a", "a-b", "ab", "a.c", "b", "z0", "z"})
+		for range rapid.IntRange(0, 25).Draw(r, "blobs") {
+			name := strings.Join(rapid.SliceOfN(segment, 1, 4).Draw(r, "name"), "/")
+			_ = b.WriteAll(context.Background(), name, []byte("x"), nil) // part of the name can be a blob's
+		}
+		list := func(opts blob.ListOptions, size int) (out []string) {
+			token := blob.FirstPageToken
+			for token != nil {
+				page, next, err := b.ListPage(context.Background(), token, size, &opts)
+				if err != nil {
+					r.Fatal(err)
+				}
+				for _, o := range page {
+					out = append(out, o.Key)
+				}
+				token = next
+			}
+			return out
+		}
+		for _, opts := range []blob.ListOptions{{}, {Delimiter: "/"}, {Prefix: "a"}, {Prefix: "a/"}, {Prefix: "a/", Delimiter: "/"}, {Prefix: "z", Delimiter: "-"}} {
+			all := list(opts, 1000)
+			if !slices.IsSorted(all) {
+				r.Fatalf("%+v: %v", opts, all)
+			}
+			for _, size := range []int{1, 2, 5} {
+				if got := list(opts, size); !slices.Equal(got, all) {
+					r.Fatalf("%+v in pages of %d: %v, want %v", opts, size, got, all)
+				}
+			}
 		}
 	})
 }
