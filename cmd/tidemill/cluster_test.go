@@ -20,6 +20,7 @@ func TestProcesses(t *testing.T) {
 	}
 	t.Run("certificates", func(t *testing.T) { testCertificates(t, bin) })
 	t.Run("seven", func(t *testing.T) { testSeven(t, bin) })
+	t.Run("elastic", func(t *testing.T) { testElastic(t, bin) })
 	t.Run("killed", func(t *testing.T) { testKilled(t, bin) })
 	t.Run("producer killed", func(t *testing.T) { testProducerKilled(t, bin) })
 	for _, c := range cuts {

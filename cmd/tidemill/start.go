@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -86,6 +87,7 @@ Listening beyond this machine needs certificates (--tls-…, made by tidemill ce
 	fl.IntVar(&c.Slots, "slots", 0, "training loops of role worker (default 1)")
 	fl.StringSliceVar(&c.Models, "models", nil, "models of role serving (default all)")
 	fl.StringVar(&f.maxStore, "max-store", "", "bound of the embedded stream on disk, such as 20GiB (default 8GiB)")
+	fl.DurationVar(&c.DrainTimeout, "drain-timeout", 20*time.Second, "how long SIGTERM waits for shards and partitions to be handed over; 0 goes at once")
 	fl.StringVar(&c.ID, "id", "", "name of the node (default: the one it had, or a new one)")
 	fl.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	fl.StringVar(&f.logFormat, "log-format", "text", "text or json")

@@ -76,11 +76,14 @@ type Config struct {
 	Models    []string // of role serving; default all
 	MaxStore  int64    // bytes of the embedded stream; 0: its default
 	ServePoll time.Duration
-	Version   string
-	Logger    *slog.Logger
-	Trainer   trainer.Events
-	Worker    worker.Events
-	Serving   serving.Events
+	// DrainTimeout is how long a node that is told to end hands over what it owns before it goes
+	// anyway; 0: it goes at once.
+	DrainTimeout time.Duration
+	Version      string
+	Logger       *slog.Logger
+	Trainer      trainer.Events
+	Worker       worker.Events
+	Serving      serving.Events
 	// Recorders of the roles' protocol cores; nil ones do not record.
 	RecordPS      func(job string, ev *ps.Event, effects []ps.Effect)
 	RecordTrainer func(job string, cfg trainer.CoreConfig, ev *trainer.Event, effects []trainer.Effect)

@@ -25,7 +25,7 @@ func (n *Node) live(ctx context.Context) error {
 	first := true
 	for ctx.Err() == nil {
 		m := tidemill.Member{ID: n.cfg.ID + "-" + nonce(4), Addr: n.info.RPC}
-		value, err := n.sessionValue(m)
+		value, err := n.sessionValue(m, false)
 		if err != nil {
 			return err
 		}
@@ -52,13 +52,27 @@ func (n *Node) live(ctx context.Context) error {
 				pause(ctx, time.Second)
 				continue
 			}
-			rctx, stop := context.WithCancel(ctx)
+			// The roles outlive ctx by as long as it takes to hand over what they own.
+			rctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 			go func() {
+				defer stop()
 				select {
 				case <-s.Lost():
+					return
 				case <-rctx.Done():
+					return
+				case <-ctx.Done():
 				}
-				stop()
+				dctx, over := context.WithCancel(rctx)
+				defer over()
+				go func() {
+					select {
+					case <-s.Lost():
+						over()
+					case <-dctx.Done():
+					}
+				}()
+				n.drain(dctx, s, m)
 			}()
 			err = n.roles(rctx, m, s.Valid, func() {
 				if first {

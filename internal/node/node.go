@@ -557,6 +557,6 @@ func (n *Node) serveModels(sctx, ctx context.Context, g, servers *errgroup.Group
 }
 
 // sessionValue is what the session lease says of this process.
-func (n *Node) sessionValue(m tidemill.Member) ([]byte, error) {
-	return json.Marshal(trainer.Session{Member: m, Roles: n.cfg.Roles, Slots: n.cfg.Slots, Profiles: n.cfg.Profiles, Protocols: n.cfg.Protocols})
+func (n *Node) sessionValue(m tidemill.Member, leaving bool) ([]byte, error) {
+	return json.Marshal(trainer.Session{Member: m, Leaving: leaving, Roles: n.cfg.Roles, Slots: n.cfg.Slots, Profiles: n.cfg.Profiles, Protocols: n.cfg.Protocols})
 }
