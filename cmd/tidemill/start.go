@@ -34,7 +34,8 @@ func newStart(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "start",
 		Short: "Run a node, with all roles unless told otherwise",
-		Long: `Run a node until it gets SIGINT or SIGTERM; then it drains and ends with exit code 0.
+		Long: `Run a node until it gets SIGINT or SIGTERM; then it hands over what it owns to other nodes, if
+there are any, and ends with exit code 0. A second signal ends it at once.
 
 A node alone needs nothing else: it carries the stream, the parameter servers, the trainer,
 the workers and serving. More nodes join it by its gossip address. The addresses are printed
