@@ -22,8 +22,11 @@ func newBench(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bench",
 		Short: "Run clusters of this program's processes, or training in one, and measure them",
-		Args:  args(0, 0),
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Example: `  tidemill bench chaos --seconds 60
+  tidemill bench recovery --role ps --json
+  tidemill bench staleness`,
+		Args: args(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newBenchChaos(a), newBenchRecovery(a), newBenchStaleness(a))
 	return cmd

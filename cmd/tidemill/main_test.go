@@ -28,15 +28,19 @@ import (
 
 // TestHelp: every command has a sentence, an example, and flags that say what they do.
 func TestHelp(t *testing.T) {
+	var all []*cobra.Command
 	for _, c := range newRoot(&app{}).Commands() {
+		all = append(append(all, c), c.Commands()...)
+	}
+	for _, c := range all {
 		if c.Short == "" || c.Example == "" || c.Args == nil {
-			t.Errorf("%s lacks help, an example or a check of its arguments", c.Name())
+			t.Errorf("%s lacks help, an example or a check of its arguments", c.CommandPath())
 		}
-		if !strings.Contains(c.Example, "tidemill "+c.Name()) {
-			t.Errorf("the example of %s does not show it", c.Name())
+		if !strings.Contains(c.Example, c.CommandPath()) {
+			t.Errorf("the example of %s does not show it", c.CommandPath())
 		}
 		if c.RunE == nil {
-			t.Errorf("%s does nothing", c.Name())
+			t.Errorf("%s does nothing", c.CommandPath())
 		}
 	}
 }
