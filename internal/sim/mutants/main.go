@@ -95,7 +95,7 @@ func prove(root, tmp string, m mutant, n int) (string, error) {
 	if told, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("it does not build: %w\n%s", err, told)
 	}
-	told, err := exec.Command(bin, "-n", fmt.Sprint(n)).CombinedOutput()
+	told, err := exec.Command(bin, append([]string{"-n", fmt.Sprint(n)}, m.args...)...).CombinedOutput()
 	var exit *exec.ExitError
 	if err == nil {
 		return "", nil

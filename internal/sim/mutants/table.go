@@ -5,6 +5,7 @@ package main
 type mutant struct {
 	name  string
 	edits []edit
+	args  []string // of the schedules: those that concern it
 }
 
 // edit replaces old, which must occur exactly once in file, by new.
@@ -25,7 +26,7 @@ var mutants = []mutant{
 		c.emit(Effect{Kind: Accept, ID: ev.ID})
 		c.finishSnapshot()
 		c.out = append(c.out, late...)
-`}}},
+`}}, nil},
 	{"no epoch check", []edit{{"ps/core.go",
 		`	if !c.has(ev) {
 		return false
@@ -34,22 +35,22 @@ var mutants = []mutant{
 		`	if !c.has(ev) {
 		return false
 	}
-	if false {`}}},
+	if false {`}}, nil},
 	{"no generation check", []edit{
 		{"ps/core.go", `	case ev.Generation < c.generation:`, `	case false:`},
-		{"ps/core.go", `	case ev.Generation > c.generation:`, `	case false && ev.ID > 0:`}}},
+		{"ps/core.go", `	case ev.Generation > c.generation:`, `	case false && ev.ID > 0:`}}, nil},
 	{"manifest before blobs", []edit{{"trainer/core.go",
 		`			c.bar.marked[ev.Member] = true
 `, `			c.bar.marked[ev.Member] = true
 			c.written(ev)
-`}}},
+`}}, nil},
 	{"version before blobs", []edit{{"internal/snapshot/version.go",
 		`	if err := g.Wait(); err != nil {
 		return err
 	}
 	for _, info := range blobs {`,
 		`	_ = g.Wait()
-	for _, info := range blobs {`}}},
+	for _, info := range blobs {`}}, nil},
 	{"marks outside the snapshot", []edit{
 		{"ps/core.go", `	c.ledger = make([]mark, len(ev.Epochs))
 `, `	c.grow(len(ev.Epochs) - 1)
@@ -58,7 +59,7 @@ var mutants = []mutant{
 `, `		if c.ledger[p].next < next {
 			c.ledger[p] = mark{floor: next, next: next}
 		}
-`}}},
+`}}, nil},
 	{"successor without fence", []edit{{"worker/core.go",
 		`			if c.wait == 0 {
 				c.join()`,
@@ -66,60 +67,60 @@ var mutants = []mutant{
 				for i := range c.held {
 					c.held[i] = ev.Held
 				}
-				c.join()`}}},
+				c.join()`}}, nil},
 	{"rewind without fence record", []edit{
 		{"internal/snapshot/manifest.go", `	return c.Append(ctx, m.Number, data)`,
 			`	if m.Fence != nil {
 		return nil
 	}
 	return c.Append(ctx, m.Number, data)`},
-		{"trainer/core.go", `	c.number, c.base = ev.Number, r.Snapshot`, `	c.number, c.base = ev.Number-1, r.Snapshot`}}},
+		{"trainer/core.go", `	c.number, c.base = ev.Number, r.Snapshot`, `	c.number, c.base = ev.Number-1, r.Snapshot`}}, nil},
 	{"floor advanced too early", []edit{{"ps/core.go",
 		`	m.next = e.rng.Next
 `, `	m.next = e.rng.Next
 	m.trim(m.next)
-`}}},
+`}}, nil},
 	{"overlapping range skipped silently", []edit{{"ps/core.go",
 		`	return false, true
 }`, `	return true, false
-}`}}},
+}`}}, nil},
 	{"GC by age alone", []edit{{"internal/snapshot/retain.go",
-		`		if ok && number <= last && !needed[name] {`, `		if ok && number < last-2 {`}}},
+		`		if ok && number <= last && !needed[name] {`, `		if ok && number < last-2 {`}}, nil},
 	{"commit without all parts", []edit{{"trainer/core_rounds.go",
-		`len(b.written) == len(c.psIDs) && !b.commits`, `len(b.written) > 0 && !b.commits`}}},
+		`len(b.written) == len(c.psIDs) && !b.commits`, `len(b.written) > 0 && !b.commits`}}, nil},
 	{"serving an unpublished version", []edit{{"serving/core.go",
-		`	return rec.Version, true`, `	return rec.Version + 1, true`}}},
+		`	return rec.Version, true`, `	return rec.Version + 1, true`}}, nil},
 	{"duplicate push applied twice", []edit{{"ps/core.go",
-		`m.holds(ev.Range); applied {`, `m.holds(ev.Range); applied && ev.ID == 0 {`}}},
+		`m.holds(ev.Range); applied {`, `m.holds(ev.Range); applied && ev.ID == 0 {`}}, nil},
 	{"torn round not noticed", []edit{
 		{"worker/core.go", `			if h.Applied > least {`, `			if h.Applied > least && c.phase == phaseNew {`},
 		{"ps/core.go", `	if ev.Round <= c.round {
 		// Only`, `	if ev.Round <= c.round {
 		c.emit(Effect{Kind: Serve, ID: ev.ID})
 		return
-		// Only`}}},
+		// Only`}}, []string{"-staleness", "0"}},
 	{"pull served before its round", []edit{{"ps/core.go",
-		`	if c.staleness != 0 || ev.Round == c.round+1 {`, `	if c.staleness != 0 || ev.Round >= c.round+1 {`}}},
+		`	if c.staleness != 0 || ev.Round == c.round+1 {`, `	if c.staleness != 0 || ev.Round >= c.round+1 {`}}, nil},
 	{"round applied in order of arrival", []edit{{"ps/core.go",
-		`	c.gathered = slices.Insert(c.gathered, at, e)`, `	c.gathered = append(c.gathered, e)`}}},
+		`	c.gathered = slices.Insert(c.gathered, at, e)`, `	c.gathered = append(c.gathered, e)`}}, nil},
 	{"rewind keeps the schedule", []edit{{"trainer/core.go",
-		`	c.bar, c.tail, c.sched, c.rows, c.wanted = nil, nil, nil, 0, false`, `	c.bar, c.tail, c.rows, c.wanted = nil, nil, 0, false`}}},
+		`	c.bar, c.tail, c.sched, c.rows, c.wanted = nil, nil, nil, 0, false`, `	c.bar, c.tail, c.rows, c.wanted = nil, nil, 0, false`}}, nil},
 	{"rewind within the generation", []edit{{"trainer/core.go",
-		`	c.asg.Generation = max(c.asg.Generation, r.Generation) + 1`, `	c.asg.Generation = max(c.asg.Generation, r.Generation, 1)`}}},
+		`	c.asg.Generation = max(c.asg.Generation, r.Generation) + 1`, `	c.asg.Generation = max(c.asg.Generation, r.Generation, 1)`}}, nil},
 	{"capture before the cut", []edit{{"ps/core.go",
 		`		if p >= len(c.ledger) || c.ledger[p].next < next {
 			return
 		}`, `		if p >= len(c.ledger) {
 			return
-		}`}}},
+		}`}}, nil},
 	{"partition moves within its epoch", []edit{{"trainer/core.go",
 		`			*o = tidemill.Owner{Member: m, Epoch: seq}
 			changed = true`, `			*o = tidemill.Owner{Member: m, Epoch: max(1, o.Epoch)}
-			changed = true`}}},
+			changed = true`}}, nil},
 	{"records can be replaced", []edit{{"internal/snapshot/chain.go",
-		`IfNotExist: true}`, `IfNotExist: false}`}}},
+		`IfNotExist: true}`, `IfNotExist: false}`}}, nil},
 	{"decision without evidence", []edit{{"trainer/gate/book.go",
-		`By: "gate", Evidence: checks,`, `By: "gate", Evidence: checks[:0],`}}},
+		`By: "gate", Evidence: checks,`, `By: "gate", Evidence: checks[:0],`}}, nil},
 }
 
 // quick are the variants that CI proves each time.

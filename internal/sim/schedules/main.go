@@ -22,12 +22,16 @@ func run(args []string, out io.Writer) int {
 	n := f.Uint64("n", 100, "schedules")
 	from := f.Uint64("from", 1, "the first seed")
 	events := f.Int("events", 200, "operations per schedule")
+	stale := f.Int("staleness", 99, "all at this staleness")
 	if f.Parse(args) != nil {
 		return 2
 	}
 	var steps, cuts int
 	for i := *from; i < *from+*n; i++ {
 		c := sim.Schedule(i, *events)
+		if *stale != 99 {
+			c = sim.Random(i, *stale, *events)
+		}
 		w, err := sim.Check(c, nil)
 		if err != nil {
 			fmt.Fprintf(out, "schedule %d, staleness %d: %v\n", i, c.Staleness, err)
