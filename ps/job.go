@@ -46,6 +46,7 @@ type job struct {
 	// capture after it; 0: none.
 	baseline, tried int64
 	attempts        int64            // captures so far: their blobs' names differ
+	pulled, pushed  int64            // rows, over all shards that were ever here
 	fetch           func(e Effect)   // starts a Fetch or FetchRest
 	arrivals        map[int]*arrival // by shard
 	handouts        map[int]*handout // by shard
@@ -60,6 +61,8 @@ type shard struct {
 	tables []*table
 	blocks []*block
 	home   *home // nil but in the home shard
+	// Rows read for pulls, and rows that pushes were applied to, since the shard came here.
+	pulled, pushed int64
 }
 
 // home is what the home shard keeps beside parameters.
@@ -284,11 +287,13 @@ func (j *job) read(req *wire.PullRequest, into *wire.PullReply) error {
 		dim := j.model.Layout.Tables[t].Dim
 		rows := slices.Grow(into.Rows[t][:0], len(ids)*dim)[:len(ids)*dim]
 		into.Rows[t] = rows
+		j.pulled += int64(len(ids))
 		for i, id := range ids {
 			s := j.shards[tidemill.ShardOf(id, v)]
 			if s == nil {
 				return fmt.Errorf("ps: id of a shard that another ps owns: %w", tidemill.ErrFenced)
 			}
+			s.pulled++
 			s.tables[t].weights(rows[i*dim:(i+1)*dim], id)
 		}
 	}
@@ -374,8 +379,11 @@ func (j *job) apply(req *wire.PushRequest, before int64) {
 		scale := optim.Scale(j.model.Sparse[t].Schedule, before)
 		dim := j.model.Layout.Tables[t].Dim
 		grads := req.Grads[t]
+		j.pushed += int64(len(ids))
 		for i, id := range ids {
-			j.shards[tidemill.ShardOf(id, v)].tables[t].apply(id, grads[i*dim:(i+1)*dim], scale, before, k)
+			s := j.shards[tidemill.ShardOf(id, v)]
+			s.pushed++
+			s.tables[t].apply(id, grads[i*dim:(i+1)*dim], scale, before, k)
 		}
 	}
 	scale := optim.Scale(j.model.Dense.Schedule, before)

@@ -326,16 +326,19 @@ func (s *Server) Status(_ context.Context, name string) (wire.Status, error) {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	st := wire.Status{Round: j.core.Round(), Examples: j.core.Examples(), Cut: j.core.Cut(), Shards: len(j.owned)}
+	st := wire.Status{Round: j.core.Round(), Examples: j.core.Examples(), Cut: j.core.Cut(), Shards: len(j.owned), Pulled: j.pulled, Pushed: j.pushed}
 	st.Generation, st.Ready = j.core.Generation()
 	if !st.Ready {
 		return st, nil
 	}
 	for _, sh := range j.owned {
+		l := wire.ShardLoad{Shard: sh.number, Pulled: sh.pulled, Pushed: sh.pushed}
 		for _, t := range sh.tables {
-			st.Rows += int64(t.n)
+			l.Rows += int64(t.n)
 			st.Overflow += t.overflow
 		}
+		st.Load = append(st.Load, l)
+		st.Rows += l.Rows
 		if sh.home != nil {
 			if st.Progress, err = sh.home.progress.AppendBinary(nil); err != nil {
 				return st, err

@@ -69,6 +69,7 @@ func (t *Trainer) command(ctx context.Context, job, verb string, args map[string
 		list := []JobStatus{}
 		for _, n := range names {
 			st, err := t.Status(ctx, n)
+			st.ShardLoads = nil // a list of jobs is read as a whole
 			if err != nil {
 				return nil, err
 			}

@@ -135,6 +135,8 @@ const (
 	Copied
 	Settled
 	Unmoved
+	// Loaded: what each shard is asked for, Loads by shard in rows per second, under the map Routes.
+	Loaded
 )
 
 // Event is one input of the core. Fields that a kind does not name are ignored.
@@ -154,6 +156,8 @@ type Event struct {
 	Bad, Read  int64
 	MaxBadRows tidemill.BadBudget
 	Written    *wire.Written // Written: kept by the runner
+	Routes     uint64
+	Loads      []int64
 }
 
 // EffectKind says what the runner has to do.
@@ -279,6 +283,8 @@ func (c *Core) Step(ev *Event) []Effect {
 		c.stop(ev.Final)
 	case Copied, Settled, Unmoved:
 		c.moved(ev)
+	case Loaded:
+		c.loaded(ev)
 	case Grow:
 		c.plan.grow = append(c.plan.grow, ev.Origins...)
 	}

@@ -18,6 +18,7 @@ type plan struct {
 	move       *move             // the shard that is being handed over; nil: none
 	moves      int64             // begun so far
 	hold       bool              // begin no other move before members are heard of again
+	heat       int               // reports of loads in a row that found a ps overloaded
 }
 
 // move is a shard on its way from one ps to another.
@@ -89,7 +90,7 @@ func (c *Core) change() {
 // retarget finds out which ps should own which shard, after the ps that can own one changed.
 func (c *Core) retarget() {
 	p := &c.plan
-	p.hold = false
+	p.hold, p.heat = false, 0
 	now := make([]string, len(c.asg.Shards))
 	for i, o := range c.asg.Shards {
 		now[i] = o.Member

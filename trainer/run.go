@@ -63,8 +63,10 @@ type run struct {
 	keep    *keeper
 	damaged bool // a damaged snapshot was reported, and advice is sought
 
-	// assignment as last written, for those who ask; guarded by the trainer's mu.
-	asg tidemill.Assignment
+	// assignment as last written, and load as last measured (nil: not yet), for those who ask;
+	// guarded by the trainer's mu.
+	asg  tidemill.Assignment
+	load *sample
 }
 
 func newRun(t *Trainer, a tidemill.Assignment, rev uint64) *run {
@@ -178,14 +180,19 @@ func (r *run) main(ctx context.Context) {
 		Staleness: t.Staleness, Batch: int64(t.Batch), Window: wire.Window(t.Batch), Every: t.Snapshot.Rows,
 		Partitions: len(r.asg.Cut), Shards: r.spec.Shards, End: t.End, MaxBadRows: t.MaxBadRows,
 	})
-	watched := make(chan struct{})
+	watched, measured := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(watched)
 		r.watchTopic(ctx)
 	}()
+	go func() {
+		defer close(measured)
+		r.measure(ctx)
+	}()
 	defer func() {
 		stop()
 		<-watched
+		<-measured
 	}()
 	a := r.asg
 	a.Leader = r.t.cfg.Member

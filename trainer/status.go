@@ -37,6 +37,9 @@ type JobStatus struct {
 	// Origins says what the job's partitions read, where that is not the topic's of the same number.
 	Origins []tidemill.Origin `json:"origins,omitempty"`
 	Shards  map[string]int    `json:"shards,omitempty"` // number by ps
+	// Of a job that is trained, as measured last, by ps and by shard; none until it was.
+	PSLoads    []PSLoad    `json:"ps_loads,omitempty"`
+	ShardLoads []ShardLoad `json:"shard_loads,omitempty"`
 	// State of progressive validation, for callers in this process.
 	Validation *progress.State `json:"-"`
 }
@@ -129,6 +132,7 @@ func (t *Trainer) Status(ctx context.Context, job string) (JobStatus, error) {
 		}
 	}
 	t.badStatus(ctx, &st, &a)
+	t.loads(&st, &a)
 	if st.Validation == nil && m != nil {
 		if st.Validation, err = validation(ctx, t, m); err != nil {
 			return st, err

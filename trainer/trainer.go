@@ -55,6 +55,8 @@ type Config struct {
 	// Protocols that this process speaks; members that speak none of them own nothing. The zero
 	// value takes everybody.
 	Protocols tidemill.Protocols
+	// KeepPlacement leaves shards where placement puts them, however the load is spread.
+	KeepPlacement bool
 	// ScoreBatch is how many rows are scored at a time; default 256.
 	ScoreBatch int
 	// Record, when given, is called with every event of a job's Core and what followed from

@@ -28,6 +28,7 @@ func testElastic(t *testing.T, bin *proctest.Binary) {
 
 	f := newFleet(t, bin)
 	f.start("stream", "stream")
+	f.flags = map[string][]string{"trainer": {"--keep-placement"}} // the test counts shards
 	launched := []*member{f.launch("trainer", "trainer"), f.launch("ps1", "ps"), f.launch("ps2", "ps"), f.launch("worker1", "worker")}
 	for _, m := range launched {
 		f.ready(m)

@@ -33,10 +33,11 @@ type fleet struct {
 	dir   string
 	net   *proctest.Network // between the nodes; nil when they dial each other directly
 	nodes map[string]*member
-	ports map[string]*ports // by node; with a network
-	names []string          // in the order of their first start
-	seat  string            // node that commands talk to
-	certs string            // directory of certificates; "" for plain text
+	ports map[string]*ports   // by node; with a network
+	names []string            // in the order of their first start
+	seat  string              // node that commands talk to
+	certs string              // directory of certificates; "" for plain text
+	flags map[string][]string // more of them, by node
 }
 
 // member is one process of a fleet.
@@ -81,6 +82,7 @@ func (f *fleet) launch(name string, roles ...string) *member {
 		}
 		args = append(append(args, f.shows(of)...), "--gossip-key", filepath.Join(f.certs, "gossip.key"))
 	}
+	args = append(args, f.flags[name]...)
 	m := &member{name: name, roles: roles}
 	if f.net != nil {
 		p := f.ports[name]

@@ -322,6 +322,10 @@ func showJob(w io.Writer, st trainer.JobStatus) {
 		}
 		row("partitions", "%s", strings.Join(on, ", "))
 	}
+	if len(st.PSLoads) > 0 {
+		showLoad(w, st.PSLoads)
+		return
+	}
 	var on []string
 	for _, m := range slices.Sorted(maps.Keys(st.Shards)) {
 		on = append(on, fmt.Sprintf("%d on %s", st.Shards[m], m))

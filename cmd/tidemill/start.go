@@ -89,6 +89,7 @@ Listening beyond this machine needs certificates (--tls-…, made by tidemill ce
 	fl.StringSliceVar(&c.Models, "models", nil, "models of role serving (default all)")
 	fl.StringVar(&f.maxStore, "max-store", "", "bound of the embedded stream on disk, such as 20GiB (default 8GiB)")
 	fl.DurationVar(&c.DrainTimeout, "drain-timeout", 20*time.Second, "how long SIGTERM waits for shards and partitions to be handed over; 0 goes at once")
+	fl.BoolVar(&c.KeepPlacement, "keep-placement", false, "while this node's trainer leads, move no shards off an overloaded parameter server")
 	fl.StringVar(&c.ID, "id", "", "name of the node (default: the one it had, or a new one)")
 	fl.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	fl.StringVar(&f.logFormat, "log-format", "text", "text or json")

@@ -79,11 +79,14 @@ type Config struct {
 	// DrainTimeout is how long a node that is told to end hands over what it owns before it goes
 	// anyway; 0: it goes at once.
 	DrainTimeout time.Duration
-	Version      string
-	Logger       *slog.Logger
-	Trainer      trainer.Events
-	Worker       worker.Events
-	Serving      serving.Events
+	// KeepPlacement leaves shards where placement puts them while this node's trainer leads; else
+	// the hottest move off an overloaded parameter server.
+	KeepPlacement bool
+	Version       string
+	Logger        *slog.Logger
+	Trainer       trainer.Events
+	Worker        worker.Events
+	Serving       serving.Events
 	// Recorders of the roles' protocol cores; nil ones do not record.
 	RecordPS      func(job string, ev *ps.Event, effects []ps.Effect)
 	RecordTrainer func(job string, cfg trainer.CoreConfig, ev *trainer.Event, effects []trainer.Effect)

@@ -122,13 +122,15 @@ var (
 	psShards   = prometheus.NewDesc("tidemill_ps_shards", "Shards owned by this parameter server.", []string{"job"}, nil)
 	psRows     = prometheus.NewDesc("tidemill_ps_rows", "Rows held in sparse tables.", []string{"job"}, nil)
 	psOverflow = prometheus.NewDesc("tidemill_ps_overflow_total", "Updates that went to a fallback row because a table was full.", []string{"job"}, nil)
+	psPulled   = prometheus.NewDesc("tidemill_ps_pulled_rows_total", "Rows read for workers.", []string{"job"}, nil)
+	psPushed   = prometheus.NewDesc("tidemill_ps_pushed_rows_total", "Rows whose gradients were applied.", []string{"job"}, nil)
 	psExamples = prometheus.NewDesc("tidemill_ps_examples", "Examples applied.", []string{"job"}, nil)
 	psRound    = prometheus.NewDesc("tidemill_ps_round", "Last round applied.", []string{"job"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (psCollector) Describe(c chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{psShards, psRows, psOverflow, psExamples, psRound} {
+	for _, d := range []*prometheus.Desc{psShards, psRows, psOverflow, psPulled, psPushed, psExamples, psRound} {
 		c <- d
 	}
 }
@@ -149,7 +151,9 @@ func (p psCollector) Collect(c chan<- prometheus.Metric) {
 		} {
 			c <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, job)
 		}
-		c <- prometheus.MustNewConstMetric(psOverflow, prometheus.CounterValue, float64(st.Overflow), job)
+		for d, v := range map[*prometheus.Desc]int64{psOverflow: st.Overflow, psPulled: st.Pulled, psPushed: st.Pushed} {
+			c <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), job)
+		}
 	}
 }
 

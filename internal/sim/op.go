@@ -28,6 +28,7 @@ import (
 //	upgrade NODE [for D]        it leaves, and comes back after D
 //	produce PARTITION ROWS      rows are appended
 //	stray NODE PARTITION        a push that overlaps what the ps has applied last
+//	heat SEED                   from now on some shards are asked for far more than others; 0 ends it
 //	grow ROWS                   a log of so many rows joins the job as a partition of its own
 //	promote                     a version is made to serve by hand
 //	predict NODE                a serving replica is asked
@@ -65,7 +66,7 @@ func ParseOp(line string) (Op, error) {
 	}
 	want, ok := map[string]int{
 		"crash": 1, "start": 1, "pause": 1, "slow": 1, "cut": 2, "mend": 2, "storm": 0, "disk": 1, "jump": 2, "join": 1, "drain": 1, "leave": 1, "evict": 1,
-		"upgrade": 1, "produce": 2, "grow": 1, "stray": 2, "promote": 0, "predict": 1, "savepoint": 0, "hold": 0, "resume": 0,
+		"upgrade": 1, "produce": 2, "grow": 1, "heat": 1, "stray": 2, "promote": 0, "predict": 1, "savepoint": 0, "hold": 0, "resume": 0,
 	}[o.Verb]
 	if !ok || len(o.Args) < want {
 		return Op{}, tidemill.Invalid("%q is no operation", "see Op for those there are", line)
@@ -103,6 +104,9 @@ func (w *World) apply(o Op) {
 	switch o.Verb {
 	case "produce":
 		w.clients.produce(w, int(o.num(0)), int(o.num(1)))
+		return
+	case "heat":
+		w.heat = uint64(o.num(0))
 		return
 	case "grow":
 		w.grow(int(o.num(0)))

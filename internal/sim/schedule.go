@@ -9,7 +9,8 @@ import (
 
 // Random returns the world of a seed: a small cluster, and a schedule of events operations on
 // it, faults and clients' requests alike. Two seeds in three feed the stream while the job runs; the
-// others' stream is full when the job is submitted, and the job ends with it. One seed in eight
+// others' stream is full when the job is submitted, and the job ends with it. In one in four some
+// shards are hot, so that they move. One seed in eight
 // has disks whose fsync lies, where an honest one keeps every acknowledgement.
 func Random(seed uint64, staleness, events int) Config {
 	r := rand.New(rand.NewPCG(seed, 0x736368656475))
@@ -21,6 +22,9 @@ func Random(seed uint64, staleness, events int) Config {
 	c.Rows = 20
 	if c.Bounded {
 		c.Rows = 20 + 8*events/c.Partitions
+	}
+	if seed%4 == 2 {
+		c.Heat = seed
 	}
 	c.Ops = schedule(r, &c, events, seed%8 == 5)
 	return c

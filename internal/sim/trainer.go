@@ -83,6 +83,7 @@ func (t *trainerNode) watched(workers map[string]int, pss []string, leaving map[
 		return
 	}
 	t.step(t.members()) // as often as leases are renewed
+	t.measure()
 }
 
 func ended(state string) bool {

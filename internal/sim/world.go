@@ -35,6 +35,8 @@ type Config struct {
 	MaxSteps int
 	// Ops is the schedule: what happens to the world, by ascending time.
 	Ops []Op
+	// Heat, unless 0, makes some shards hot from the start, as the operation heat does.
+	Heat uint64
 }
 
 // World is a simulated cluster with one job.
@@ -58,9 +60,10 @@ type World struct {
 	names   []string
 	closing bool // the schedule is over: everything is whole again, and stays so
 	closed  int64
-	moved   int // shards handed over
-	drained int // nodes that left in order without owning anything
-	late    int // nodes that left in order although they did
+	heat    uint64 // which shards are hot; 0: nobody measures
+	moved   int    // shards handed over
+	drained int    // nodes that left in order without owning anything
+	late    int    // nodes that left in order although they did
 	final   *entry
 	err     error
 	trace   func(format string, args ...any)
@@ -149,7 +152,7 @@ var services = []string{"kv", "log", "store"}
 // New returns a world in which nothing has happened yet.
 func New(cfg Config) *World {
 	w := &World{
-		cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 0x7469646d)), nodes: map[string]*node{}, trace: func(string, ...any) {},
+		cfg: cfg, heat: cfg.Heat, rng: rand.New(rand.NewPCG(cfg.Seed, 0x7469646d)), nodes: map[string]*node{}, trace: func(string, ...any) {},
 	}
 	for p := range cfg.Partitions {
 		n := cfg.Rows

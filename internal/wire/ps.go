@@ -129,6 +129,18 @@ type Status struct {
 	Overflow   int64
 	Progress   []byte           // from the owner of the home shard
 	BadCounts  map[string]int64 // rows put aside so far, by cause; from the owner of the home shard
+	Pulled     int64            // rows read for workers since this ps heard of the job, over all shards it has had
+	Pushed     int64            // likewise rows whose gradients were applied
+	Load       []ShardLoad      // of the shards here, ascending; of a ps of an earlier release nil
+}
+
+// ShardLoad is what one shard holds, and what it was asked for since its owner restored it or
+// took it over. Dense blocks are not counted: every request is for all of them.
+type ShardLoad struct {
+	Shard  int
+	Rows   int64 // held in sparse tables
+	Pulled int64 // rows read for workers
+	Pushed int64 // rows whose gradients were applied
 }
 
 // PS is what a parameter server offers to workers (Pull, Push, Fence) and to the trainer (Snapshot,
