@@ -38,7 +38,10 @@ var mutants = []mutant{
 	if false {`}}, nil},
 	{"no generation check", []edit{
 		{"ps/core.go", `	case ev.Generation < c.generation:`, `	case false:`},
-		{"ps/core.go", `	case ev.Generation > c.generation:`, `	case false && ev.ID > 0:`}}, nil},
+		{"ps/core.go", `	case ev.Generation > c.generation:`, `	case false && ev.ID > 0:`},
+		// A map of shards belongs to a generation: its check hides the lack of the other.
+		{"ps/core.go", `	case ev.Routes < c.routes:`, `	case false && ev.ID > 1:`},
+		{"ps/core.go", `	case ev.Routes > c.routes:`, `	case false && ev.ID > 2:`}}, nil},
 	{"manifest before blobs", []edit{{"trainer/core.go",
 		`			c.bar.marked[ev.Member] = true
 `, `			c.bar.marked[ev.Member] = true
