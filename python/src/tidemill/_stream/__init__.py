@@ -1,0 +1,1 @@
+"""Rows into the stream, as the command `tidemill produce` writes them."""
