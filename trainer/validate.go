@@ -246,7 +246,16 @@ func (v *validator) recover(ctx context.Context) error {
 	for _, n := range numbers {
 		v.next = max(v.next, n+1)
 		if n <= cfg.Champion.Version {
-			continue
+			// One that a trainer which died had put forward and not decided on is older than what
+			// serves, and gets its decision now. There are only so many at a time.
+			if n == cfg.Champion.Version || n < cfg.Champion.Version-2*gate.MaxUnderTest {
+				continue
+			}
+			if _, err := snapshot.ReadDecision(ctx, b, v.model, n); err == nil {
+				continue
+			} else if !errors.Is(err, tidemill.ErrNotFound) {
+				return err
+			}
 		}
 		files, err := snapshot.ReadVersion(ctx, b, v.model, n)
 		if err != nil {

@@ -7,7 +7,7 @@ import (
 )
 
 var (
-	schedules   = flag.Int("schedules", 60, "simulated schedules per staleness")
+	schedules   = flag.Int("schedules", 20, "simulated schedules per staleness")
 	perSchedule = flag.Int("events", 200, "operations per schedule")
 	onlySeed    = flag.Uint64("seed", 0, "run this seed alone, with its transcript")
 	stale       = flag.Int("staleness", 99, "run at this staleness alone")

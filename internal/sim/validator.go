@@ -131,7 +131,8 @@ func (v *validator) recover(done func()) {
 		type found struct {
 			number  int64
 			version tidemill.Version
-			decided bool
+			decided bool // for good
+			known   bool // has a decision
 			err     error
 		}
 		var all []found
@@ -146,6 +147,7 @@ func (v *validator) recover(done func()) {
 					f.version = files.Version
 				}
 				d, derr := snapshot.ReadDecision(ctx, b, modelName, n)
+				f.known = derr == nil
 				f.decided = derr == nil && (d.Decision == tidemill.Rejected || d.Decision == tidemill.Superseded)
 				if derr != nil && !errors.Is(derr, tidemill.ErrNotFound) {
 					return derr
@@ -183,7 +185,7 @@ func (v *validator) recover(done func()) {
 				return
 			}
 			for _, f := range all {
-				if f.err != nil || f.decided || f.number <= cfg.Champion.Version {
+				if f.err != nil || f.decided || f.number <= cfg.Champion.Version && (f.known || f.number == cfg.Champion.Version) {
 					continue
 				}
 				v.do(func(done func()) { v.present(f.version, nil, done) })
