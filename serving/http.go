@@ -36,6 +36,9 @@ func (s *Server) Handler() http.Handler {
 				writeError(w, http.StatusInternalServerError, "internal error")
 			}
 		}()
+		if s.leaving.Load() {
+			w.Header().Set("Connection", "close")
+		}
 		s.route(w, r)
 	})
 }

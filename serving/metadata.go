@@ -63,12 +63,12 @@ func (s *Server) modelReady(name, version string) (bool, error) {
 		return false, err
 	}
 	if version == "" || version == "champion" {
-		return m.champion.Load() != nil, nil
+		return m.champion.Load() != nil && !s.leaving.Load(), nil
 	}
 	v, err := m.acquire(version)
 	if err != nil {
 		return false, err
 	}
 	v.release()
-	return true, nil
+	return !s.leaving.Load(), nil
 }

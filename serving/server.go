@@ -64,8 +64,9 @@ type Server struct {
 	health  *health.Server
 	slots   chan struct{}
 	running atomic.Bool
+	leaving atomic.Bool
 
-	// mu guards models, which only grows, and readiness, which never falls.
+	// mu guards models, which only grows, and ready, which never falls; see also leaving.
 	mu      sync.RWMutex
 	models  map[string]*served
 	scanned bool
@@ -114,14 +115,14 @@ func New(cfg Config) (*Server, error) {
 
 const inferenceService = "inference.GRPCInferenceService"
 
-// Run follows the models until ctx ends; then health says NOT_SERVING and Run returns nil.
+// Run follows the models until ctx ends; then it does what Leave does and returns nil.
 // Requests are still answered after that, with the versions that are loaded, until the
 // listeners close. Run may be called once.
 func (s *Server) Run(ctx context.Context) error {
 	if !s.running.CompareAndSwap(false, true) {
 		return errors.New("serving: Run was called twice")
 	}
-	defer s.health.Shutdown()
+	defer s.Leave()
 	g, ctx := errgroup.WithContext(ctx)
 	follow := func(name string) {
 		if m, added := s.add(name); added {
@@ -148,8 +149,19 @@ func (s *Server) Live(model string) int64 {
 	return 0
 }
 
-// Ready reports whether every configured model has a version. Once true it stays so.
+// Leave makes the server not ready for good, over every protocol, so that whoever spreads
+// requests sends it none. Those that come are answered all the same, over HTTP with the hint to
+// close the connection.
+func (s *Server) Leave() {
+	s.leaving.Store(true)
+	s.health.Shutdown()
+}
+
+// Ready reports whether every configured model has a version. Once true it stays so until Leave.
 func (s *Server) Ready() bool {
+	if s.leaving.Load() {
+		return false
+	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.ready

@@ -40,6 +40,7 @@ type Core struct {
 	wanted  bool            // a cut was asked for
 	bar     *barrier
 	paused  bool
+	resting bool // nothing is granted after the next cut
 	deposed bool
 	ending  string // terminal state to reach after the next cut
 
@@ -137,6 +138,8 @@ const (
 	Unmoved
 	// Loaded: what each shard is asked for, Loads by shard in rows per second, under the map Routes.
 	Loaded
+	// Rest asks for a cut after which nothing is granted any more: this trainer is about to go.
+	Rest
 )
 
 // Event is one input of the core. Fields that a kind does not name are ignored.
@@ -285,6 +288,8 @@ func (c *Core) Step(ev *Event) []Effect {
 		c.moved(ev)
 	case Loaded:
 		c.loaded(ev)
+	case Rest:
+		c.resting, c.wanted = true, c.wanted || c.rows > 0
 	case Grow:
 		c.plan.grow = append(c.plan.grow, ev.Origins...)
 	}

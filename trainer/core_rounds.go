@@ -56,7 +56,7 @@ func (c *Core) schedule() {
 		}
 		return
 	}
-	if c.paused {
+	if c.paused || c.resting {
 		return
 	}
 	if c.cfg.Staleness == 0 {

@@ -63,6 +63,8 @@ type run struct {
 	keep    *keeper
 	damaged bool // a damaged snapshot was reported, and advice is sought
 
+	rested chan struct{} // closed once the core rests, or the job is over
+
 	// assignment as last written, and load as last measured (nil: not yet), for those who ask;
 	// guarded by the trainer's mu.
 	asg  tidemill.Assignment
@@ -75,7 +77,7 @@ func newRun(t *Trainer, a tidemill.Assignment, rev uint64) *run {
 		inbox: make(chan Event, 1024), replies: make(chan Event, 4*queueLen), stores: make(chan func(context.Context), queueLen), done: make(chan struct{}), ready: make(chan struct{}),
 		began: map[int64]time.Time{}, stall: map[int64]time.Duration{}, written: map[int64]map[string]wire.Written{},
 	}
-	r.dead, r.known = newDeadLetters(r), make(chan struct{})
+	r.dead, r.known, r.rested = newDeadLetters(r), make(chan struct{}), make(chan struct{})
 	return r
 }
 
@@ -158,7 +160,15 @@ func (r *run) main(ctx context.Context) {
 		<-kept
 	}()
 	// end waits for the last candidates' decisions and the last dead letters.
+	rests := false
+	rest := func() {
+		if !rests {
+			rests = true
+			close(r.rested)
+		}
+	}
 	end := func(state string) {
+		rest()
 		r.val.finish(state)
 		r.dead.finish()
 		<-validated
@@ -220,6 +230,9 @@ func (r *run) main(ctx context.Context) {
 			r.step(ctx, &ev)
 		case <-due:
 			r.step(ctx, &Event{Kind: Due})
+		}
+		if r.core.Rested() {
+			rest()
 		}
 		switch {
 		case r.core.Deposed():

@@ -35,7 +35,8 @@ func newStart(a *app) *cobra.Command {
 		Use:   "start",
 		Short: "Run a node, with all roles unless told otherwise",
 		Long: `Run a node until it gets SIGINT or SIGTERM; then it hands over what it owns to other nodes, if
-there are any, and ends with exit code 0. A second signal ends it at once.
+there are any, takes a last snapshot of the jobs that its trainer leads, lets serving finish
+its requests, and ends with exit code 0. A second signal ends it at once.
 
 A node alone needs nothing else: it carries the stream, the parameter servers, the trainer,
 the workers and serving. More nodes join it by its gossip address. The addresses are printed
@@ -89,6 +90,7 @@ Listening beyond this machine needs certificates (--tls-…, made by tidemill ce
 	fl.StringSliceVar(&c.Models, "models", nil, "models of role serving (default all)")
 	fl.StringVar(&f.maxStore, "max-store", "", "bound of the embedded stream on disk, such as 20GiB (default 8GiB)")
 	fl.DurationVar(&c.DrainTimeout, "drain-timeout", 20*time.Second, "how long SIGTERM waits for shards and partitions to be handed over; 0 goes at once")
+	fl.DurationVar(&c.ServeGrace, "serve-grace", time.Second, "how long SIGTERM lets serving answer requests after it has stopped being ready")
 	fl.BoolVar(&c.KeepPlacement, "keep-placement", false, "while this node's trainer leads, move no shards off an overloaded parameter server")
 	fl.StringVar(&c.ID, "id", "", "name of the node (default: the one it had, or a new one)")
 	fl.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")

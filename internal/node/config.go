@@ -79,6 +79,10 @@ type Config struct {
 	// DrainTimeout is how long a node that is told to end hands over what it owns before it goes
 	// anyway; 0: it goes at once.
 	DrainTimeout time.Duration
+	// ServeGrace is how long role serving goes on answering after it has stopped being ready,
+	// when the node is told to end; requests that are under way then are finished. 0: it stops at
+	// once. One that was not ready yet waits for nobody.
+	ServeGrace time.Duration
 	// KeepPlacement leaves shards where placement puts them while this node's trainer leads; else
 	// the hottest move off an overloaded parameter server.
 	KeepPlacement bool

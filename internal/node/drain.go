@@ -12,15 +12,33 @@ import (
 	"github.com/tidemill/tidemill/trainer"
 )
 
-// drain says that member m is about to go and waits until it owns nothing any more: the leading
-// trainer moves its partitions and hands its shards over while training goes on. It gives up
-// after the configured time, when ctx ends, or when nobody is there who could take over; what
-// is left is then recovered as if the process had died.
+// restShare is what of the time for leaving in order is kept for the last cut.
+const restShare = 4
+
+// drain makes the node leave in order: it hands over what it owns, and if its trainer leads, takes
+// a last cut of every job. It returns after the configured time, or when ctx ends, at the latest.
 func (n *Node) drain(ctx context.Context, s *lease.Session, m tidemill.Member) {
 	if n.cfg.DrainTimeout <= 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.DrainTimeout)
+	defer cancel()
+	limit := n.cfg.DrainTimeout
+	if t := n.local.trainer.Load(); t != nil && t.Leads() {
+		limit -= limit / restShare
+	}
+	n.handOver(ctx, s, m, limit)
+	if t := n.local.trainer.Load(); t != nil && t.Leads() {
+		t.Rest(ctx)
+	}
+}
+
+// handOver says that member m is about to go and waits until it owns nothing any more: the leading
+// trainer moves its partitions and hands its shards over while training goes on. It gives up
+// after limit, when ctx ends, or when nobody is there who could take over; what is left is then
+// recovered as if the process had died.
+func (n *Node) handOver(ctx context.Context, s *lease.Session, m tidemill.Member, limit time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	began, said := time.Now(), false
 	for {
@@ -45,7 +63,7 @@ func (n *Node) drain(ctx context.Context, s *lease.Session, m tidemill.Member) {
 				return
 			}
 			said = true
-			n.log.Info("leaves: hands over what it owns", "shards", shards, "partitions", partitions, "at_most", n.cfg.DrainTimeout)
+			n.log.Info("leaves: hands over what it owns", "shards", shards, "partitions", partitions, "at_most", limit)
 		}
 		pause(ctx, 50*time.Millisecond)
 		if ctx.Err() != nil {

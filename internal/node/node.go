@@ -517,7 +517,7 @@ func (n *Node) serveModels(sctx, ctx context.Context, g, servers *errgroup.Group
 			s.Register(srv)
 			servers.Go(func() error { return rpc.Serve(sctx, srv, lis, 5*time.Second) })
 		}
-		g.Go(func() error { return s.Run(ctx) })
+		g.Go(func() error { return n.runServing(ctx, s) })
 	}
 	if n.cfg.HTTP == "-" {
 		return nil

@@ -151,6 +151,9 @@ func (w *World) drain(n *node, looks int, back func()) {
 		})
 		return
 	}
+	if t := n.trainer; t != nil && looks > 0 && t.rests(s, func() { w.drain(n, looks-1, back) }) {
+		return
+	}
 	w.say("%s goes, drained %v", n.id(), !owns)
 	if owns {
 		w.late++
