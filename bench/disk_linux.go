@@ -65,7 +65,7 @@ func (d *disk) fill(ctx context.Context) error {
 	if err := syscall.Statfs(d.outside(), &st); err != nil {
 		return fmt.Errorf("how full the disk is cannot be read: %w: %w", tidemill.ErrUnavailable, err)
 	}
-	return d.resize(ctx, int64(st.Blocks-st.Bfree)*int64(st.Bsize)+64<<10)
+	return d.resize(ctx, int64(st.Blocks-st.Bfree)*int64(st.Bsize)+64<<10) //nolint:unconvert // Bsize has another type on other processors
 }
 
 // free gives the disk room again.

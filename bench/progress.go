@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -206,21 +207,19 @@ func (p *progress) until(ctx context.Context, what string, holds func(a tidemill
 		if ok {
 			return nil
 		}
-		if failed {
-			changed = nil
-			var stop context.CancelFunc
-			ctx, stop = context.WithCancel(ctx)
-			stop()
+		if !failed {
+			select {
+			case <-changed:
+				continue
+			case <-ctx.Done():
+			}
 		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			p.mu.Lock()
-			a, rows := p.asg, p.rows
-			p.mu.Unlock()
-			return fmt.Errorf("waited for %s; the job is %s (%s) in generation %d, %d examples: %w: %w",
-				what, a.State, a.Reason, a.Generation, rows, tidemill.ErrUnavailable, ctx.Err())
-		}
+		p.mu.Lock()
+		a, rows := p.asg, p.rows
+		p.mu.Unlock()
+		err := fmt.Errorf("waited for %s; the job is %s (%s) in generation %d, %d examples: %w",
+			what, a.State, a.Reason, a.Generation, rows, tidemill.ErrUnavailable)
+		return errors.Join(err, ctx.Err())
 	}
 }
 

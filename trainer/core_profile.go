@@ -69,8 +69,7 @@ func (c *Core) choice() string {
 			all[p] = candidate{c.offering(p), max(rank, all[p].rank)}
 		}
 	}
-	best := c.asg.Profile
-	for _, p := range slices.SortedFunc(maps.Keys(all), func(a, b string) int {
+	order := slices.SortedFunc(maps.Keys(all), func(a, b string) int {
 		x, y := all[a], all[b]
 		if x.workers != y.workers {
 			return y.workers - x.workers
@@ -79,13 +78,11 @@ func (c *Core) choice() string {
 			return x.rank - y.rank
 		}
 		return strings.Compare(a, b)
-	}) {
-		if all[p].workers > 0 {
-			best = p
-		}
-		break
+	})
+	if len(order) > 0 && all[order[0]].workers > 0 {
+		return order[0]
 	}
-	return best
+	return c.asg.Profile
 }
 
 // outgrown reports whether nobody is left who computes with the job's profile while others wait

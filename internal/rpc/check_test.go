@@ -345,7 +345,8 @@ func TestProtocolsOnTheWire(t *testing.T) {
 	} {
 		addr, _, _ := run(t, ok, ServerConfig{Authorize: anyone, Protocols: c.server})
 		err := ask(dial(t, addr, ClientConfig{Protocols: c.client}), "")
-		if (err == nil) != (c.text == "") || err != nil && (!errors.Is(err, tidemill.ErrInvalid) || err.(*Error).Code != codes.InvalidArgument || !strings.Contains(err.Error(), c.text)) {
+		var typed *Error
+		if (err == nil) != (c.text == "") || err != nil && (!errors.Is(err, tidemill.ErrInvalid) || !errors.As(err, &typed) || typed.Code != codes.InvalidArgument || !strings.Contains(err.Error(), c.text)) {
 			t.Errorf("%v asked by %v: %v, want %q", c.server, c.client, err, c.text)
 		}
 	}

@@ -12,11 +12,10 @@ import (
 // kv is the compare-and-set store: leases in memory, records on disk. It models lease.Store
 // and the watches on it.
 type kv struct {
-	w       *World
-	rev     uint64
-	leases  map[string]lease
-	other   map[string]string // records of other jobs: name → who submitted it
-	members int               // counts changes of members
+	w      *World
+	rev    uint64
+	leases map[string]lease
+	other  map[string]string // records of other jobs: name → who submitted it
 }
 
 type lease struct {

@@ -183,11 +183,10 @@ func TestBitRot(t *testing.T) {
 		must(t, err)
 		bad := bytes.Clone(good)
 		what := ""
-		switch k := rng.IntN(10); {
-		case k == 0:
+		if rng.IntN(10) == 0 {
 			bad = bad[:rng.IntN(len(bad))]
 			what = fmt.Sprintf("cut to %d of %d bytes", len(bad), len(good))
-		default:
+		} else {
 			bit := rng.IntN(8 * len(bad))
 			bad[bit/8] ^= 1 << (bit % 8)
 			what = fmt.Sprintf("bit %d flipped", bit)

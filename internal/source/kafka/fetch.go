@@ -19,17 +19,16 @@ import (
 // a consumer's, so that it knows exactly how far it has come, over markers and aborted
 // transactions too, and that nothing was skipped.
 type fetcher struct {
-	c         *client
-	topic     string
-	id        topicID
-	p         int
-	holes     bool // rows may be missing from the middle of the log
-	leader    leader
-	known     bool // leader is
-	maxBytes  int32
-	wait      time.Duration
-	unpack    kgo.Decompressor
-	lastEpoch int32
+	c        *client
+	topic    string
+	id       topicID
+	p        int
+	holes    bool // rows may be missing from the middle of the log
+	leader   leader
+	known    bool // leader is
+	maxBytes int32
+	wait     time.Duration
+	unpack   kgo.Decompressor
 }
 
 func newFetcher(c *client, topic string, id topicID, p int, holes bool) *fetcher {
