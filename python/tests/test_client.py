@@ -133,6 +133,14 @@ def test_a_job_is_followed_and_shows_itself(client: tidemill.Client, topic: str)
         job.wait("done")
 
 
+def test_who_waited_for_a_version_is_answered_at_once(client: tidemill.Client, topic: str) -> None:
+    client.produce(topic, clicks(500))
+    for k in range(5):
+        name = f"{topic}-{k}"
+        client.submit(spec(name, topic), until_end=True).wait(champion=1, timeout=60)
+        assert len(client.predict(name, clicks(3))) == 3
+
+
 def test_a_job_is_paused_kept_and_gone_on_with(client: tidemill.Client, topic: str) -> None:
     client.produce(topic, clicks(1000))
     job = client.submit(spec(topic, topic).to_dict())

@@ -22,7 +22,7 @@ from ._pb import trainer_pb2
 from ._stream.produce import Bar, Produced, Progress, Run, as_input
 from ._stream.topic import Stream as Topics
 from .columns import Rows
-from .errors import DeniedError, InvalidError, NotFoundError, UnavailableError
+from .errors import DeniedError, InvalidError, NotFoundError, NotReadyError, UnavailableError
 from .job import Job, JobStatus
 from .models import Champion, Explanation, Version
 from .predict import Predictions, Predictor, Question
@@ -187,7 +187,7 @@ class Client:
 
     def job(self, name: str) -> Job:
         """Returns a job by its name; whether there is one says its first use."""
-        return Job(self.command, name, self.versions)
+        return Job(self.command, name, self.versions, self._answers)
 
     def jobs(self) -> list[JobStatus]:
         """Returns how all jobs stand."""
@@ -232,6 +232,15 @@ class Client:
     def inputs(self, model: str, version: int | None = None) -> dict[str, str]:
         """Returns the columns that a model wants, in its order, with their datatypes."""
         return {i.name: i.datatype for i in self._serving().inputs(model, version).inputs}
+
+    def _answers(self, model: str, version: int) -> bool:
+        """Whether serving has a version loaded; also where there is no serving to ask."""
+        try:
+            return str(version) in self._serving().inputs(model, None).versions
+        except (NotFoundError, NotReadyError):
+            return False
+        except (InvalidError, UnavailableError, DeniedError):
+            return True
 
     def _serving(self) -> Predictor:
         if not self.addresses.serving:

@@ -94,9 +94,15 @@ class JobStatus:
 class Job:
     """A job by its name. In a notebook it shows itself: loss and versions over examples."""
 
-    def __init__(self, command: Callable[..., Any], name: str, versions: Callable[[str], list[Version]]) -> None:
+    def __init__(
+        self,
+        command: Callable[..., Any],
+        name: str,
+        versions: Callable[[str], list[Version]],
+        answers: Callable[[str, int], bool],
+    ) -> None:
         self.name = name
-        self._command, self._versions = command, versions
+        self._command, self._versions, self._answers = command, versions, answers
         self._history: list[JobStatus] = []
 
     def __repr__(self) -> str:
@@ -134,8 +140,9 @@ class Job:
 
     def wait(self, state: str = "", *, examples: int = 0, champion: int = 0, timeout: float | None = None) -> JobStatus:
         """Waits until the job is in a state (finished, unless another condition is given), has
-        trained so many examples, or a version, this one or a later one, serves. A job that will
-        never be that is a JobFailedError, and so is one that is not by `timeout` seconds."""
+        trained so many examples, or a version, this one or a later one, serves and is loaded where
+        this client asks for predictions. A job that will never be that is a JobFailedError, and so
+        is one that is not by `timeout` seconds."""
         if state and state not in STATES:
             raise InvalidError(f"unknown state {state!r} (use {', '.join(STATES)})")
         if not state and not examples and not champion:
@@ -143,12 +150,13 @@ class Job:
         begun, pause = time.monotonic(), 0.02
         while True:
             st = self.status()
-            if (not state or st.state == state) and st.examples >= examples and st.champion >= champion:
+            met = (not state or st.state == state) and st.examples >= examples and st.champion >= champion
+            if met and (not champion or self._answers(st.model, st.champion)):
                 return st
             how = f"job {self.name!r} is {st.state} with {st.examples:,} examples, champion {st.champion or '–'}"
             why = f": {st.reason}" if st.reason else ""
             # Decisions on a finished job's last candidates may still come; states and examples not.
-            if st.ended and (not champion or st.state != FINISHED):
+            if not met and st.ended and (not champion or st.state != FINISHED):
                 raise JobFailedError(f"{how}, and will not be what was waited for{why}")
             if timeout is not None and time.monotonic() - begun > timeout:
                 raise JobFailedError(f"{how}, after {timeout:g} s{why}")
