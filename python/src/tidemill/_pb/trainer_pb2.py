@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.DescriptorPool().AddSerializedFile(b'\n\rtrainer.proto\x12\x13tidemill.trainer.v1\"h\n\x02Up\x12+\n\x05hello\x18\x01 \x01(\x0b\x32\x1a.tidemill.trainer.v1.HelloH\x00\x12-\n\x06report\x18\x02 \x01(\x0b\x32\x1b.tidemill.trainer.v1.ReportH\x00\x42\x06\n\x04kind\"\x17\n\x05Hello\x12\x0e\n\x06member\x18\x01 \x01(\t\"\xde\x01\n\x06Report\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x11\n\tpartition\x18\x03 \x01(\x05\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\x12\x0e\n\x06joined\x18\x05 \x01(\x08\x12\x0c\n\x04next\x18\x06 \x01(\x03\x12\r\n\x05\x61\x63ked\x18\x07 \x01(\x03\x12*\n\x06offers\x18\x08 \x03(\x0b\x32\x1a.tidemill.trainer.v1.Offer\x12\x0e\n\x06\x61t_end\x18\t \x01(\x08\x12\x0b\n\x03\x65nd\x18\n \x01(\x03\x12\x0c\n\x04torn\x18\x0b \x01(\x08\x12\r\n\x05\x66\x61ult\x18\x0c \x01(\t\"3\n\x05Offer\x12\r\n\x05\x66irst\x18\x01 \x01(\x03\x12\x0c\n\x04step\x18\x02 \x01(\x03\x12\r\n\x05\x63ount\x18\x03 \x01(\x03\"1\n\x04\x44own\x12)\n\x05grant\x18\x01 \x01(\x0b\x32\x1a.tidemill.trainer.v1.Grant\"\x7f\n\x05Grant\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x11\n\tpartition\x18\x03 \x01(\x05\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\x12%\n\x03run\x18\x05 \x01(\x0b\x32\x18.tidemill.trainer.v1.Run\x12\x0c\n\x04next\x18\x06 \x01(\x03\"P\n\x03Run\x12\r\n\x05round\x18\x01 \x01(\x03\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\x12+\n\x05parts\x18\x03 \x03(\x0b\x32\x1c.tidemill.trainer.v1.PartRun\"9\n\x07PartRun\x12\x11\n\tpartition\x18\x01 \x01(\x05\x12\r\n\x05\x66irst\x18\x02 \x01(\x03\x12\x0c\n\x04step\x18\x03 \x01(\x03\"\xa1\x01\n\x0e\x43ommandRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x0c\n\x04verb\x18\x02 \x01(\t\x12;\n\x04\x61rgs\x18\x03 \x03(\x0b\x32-.tidemill.trainer.v1.CommandRequest.ArgsEntry\x12\n\n\x02\x62y\x18\x04 \x01(\t\x1a+\n\tArgsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x1c\n\x0c\x43ommandReply\x12\x0c\n\x04json\x18\x01 \x01(\x0c\x32\x9c\x01\n\x07Trainer\x12>\n\x04Link\x12\x17.tidemill.trainer.v1.Up\x1a\x19.tidemill.trainer.v1.Down(\x01\x30\x01\x12Q\n\x07\x43ommand\x12#.tidemill.trainer.v1.CommandRequest\x1a!.tidemill.trainer.v1.CommandReplyB0Z.github.com/tidemill/tidemill/trainer/trainerpbb\x06proto3')
+DESCRIPTOR = _descriptor_pool.DescriptorPool().AddSerializedFile(b'\n\rtrainer.proto\x12\x13tidemill.trainer.v1\"h\n\x02Up\x12+\n\x05hello\x18\x01 \x01(\x0b\x32\x1a.tidemill.trainer.v1.HelloH\x00\x12-\n\x06report\x18\x02 \x01(\x0b\x32\x1b.tidemill.trainer.v1.ReportH\x00\x42\x06\n\x04kind\"\x17\n\x05Hello\x12\x0e\n\x06member\x18\x01 \x01(\t\"\xee\x01\n\x06Report\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x11\n\tpartition\x18\x03 \x01(\x05\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\x12\x0e\n\x06joined\x18\x05 \x01(\x08\x12\x0c\n\x04next\x18\x06 \x01(\x03\x12\r\n\x05\x61\x63ked\x18\x07 \x01(\x03\x12*\n\x06offers\x18\x08 \x03(\x0b\x32\x1a.tidemill.trainer.v1.Offer\x12\x0e\n\x06\x61t_end\x18\t \x01(\x08\x12\x0b\n\x03\x65nd\x18\n \x01(\x03\x12\x0c\n\x04torn\x18\x0b \x01(\x08\x12\r\n\x05\x66\x61ult\x18\x0c \x01(\t\x12\x0e\n\x06routes\x18\r \x01(\x04\"3\n\x05Offer\x12\r\n\x05\x66irst\x18\x01 \x01(\x03\x12\x0c\n\x04step\x18\x02 \x01(\x03\x12\r\n\x05\x63ount\x18\x03 \x01(\x03\"1\n\x04\x44own\x12)\n\x05grant\x18\x01 \x01(\x0b\x32\x1a.tidemill.trainer.v1.Grant\"\x8f\x01\n\x05Grant\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x11\n\tpartition\x18\x03 \x01(\x05\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\x12%\n\x03run\x18\x05 \x01(\x0b\x32\x18.tidemill.trainer.v1.Run\x12\x0c\n\x04next\x18\x06 \x01(\x03\x12\x0e\n\x06routes\x18\x07 \x01(\x04\"P\n\x03Run\x12\r\n\x05round\x18\x01 \x01(\x03\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\x12+\n\x05parts\x18\x03 \x03(\x0b\x32\x1c.tidemill.trainer.v1.PartRun\"9\n\x07PartRun\x12\x11\n\tpartition\x18\x01 \x01(\x05\x12\r\n\x05\x66irst\x18\x02 \x01(\x03\x12\x0c\n\x04step\x18\x03 \x01(\x03\"\xa1\x01\n\x0e\x43ommandRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x0c\n\x04verb\x18\x02 \x01(\t\x12;\n\x04\x61rgs\x18\x03 \x03(\x0b\x32-.tidemill.trainer.v1.CommandRequest.ArgsEntry\x12\n\n\x02\x62y\x18\x04 \x01(\t\x1a+\n\tArgsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x1c\n\x0c\x43ommandReply\x12\x0c\n\x04json\x18\x01 \x01(\x0c\x32\x9c\x01\n\x07Trainer\x12>\n\x04Link\x12\x17.tidemill.trainer.v1.Up\x1a\x19.tidemill.trainer.v1.Down(\x01\x30\x01\x12Q\n\x07\x43ommand\x12#.tidemill.trainer.v1.CommandRequest\x1a!.tidemill.trainer.v1.CommandReplyB0Z.github.com/tidemill/tidemill/trainer/trainerpbb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,23 +39,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HELLO']._serialized_start=144
   _globals['_HELLO']._serialized_end=167
   _globals['_REPORT']._serialized_start=170
-  _globals['_REPORT']._serialized_end=392
-  _globals['_OFFER']._serialized_start=394
-  _globals['_OFFER']._serialized_end=445
-  _globals['_DOWN']._serialized_start=447
-  _globals['_DOWN']._serialized_end=496
-  _globals['_GRANT']._serialized_start=498
-  _globals['_GRANT']._serialized_end=625
-  _globals['_RUN']._serialized_start=627
-  _globals['_RUN']._serialized_end=707
-  _globals['_PARTRUN']._serialized_start=709
-  _globals['_PARTRUN']._serialized_end=766
-  _globals['_COMMANDREQUEST']._serialized_start=769
-  _globals['_COMMANDREQUEST']._serialized_end=930
-  _globals['_COMMANDREQUEST_ARGSENTRY']._serialized_start=887
-  _globals['_COMMANDREQUEST_ARGSENTRY']._serialized_end=930
-  _globals['_COMMANDREPLY']._serialized_start=932
-  _globals['_COMMANDREPLY']._serialized_end=960
-  _globals['_TRAINER']._serialized_start=963
-  _globals['_TRAINER']._serialized_end=1119
+  _globals['_REPORT']._serialized_end=408
+  _globals['_OFFER']._serialized_start=410
+  _globals['_OFFER']._serialized_end=461
+  _globals['_DOWN']._serialized_start=463
+  _globals['_DOWN']._serialized_end=512
+  _globals['_GRANT']._serialized_start=515
+  _globals['_GRANT']._serialized_end=658
+  _globals['_RUN']._serialized_start=660
+  _globals['_RUN']._serialized_end=740
+  _globals['_PARTRUN']._serialized_start=742
+  _globals['_PARTRUN']._serialized_end=799
+  _globals['_COMMANDREQUEST']._serialized_start=802
+  _globals['_COMMANDREQUEST']._serialized_end=963
+  _globals['_COMMANDREQUEST_ARGSENTRY']._serialized_start=920
+  _globals['_COMMANDREQUEST_ARGSENTRY']._serialized_end=963
+  _globals['_COMMANDREPLY']._serialized_start=965
+  _globals['_COMMANDREPLY']._serialized_end=993
+  _globals['_TRAINER']._serialized_start=996
+  _globals['_TRAINER']._serialized_end=1152
 # @@protoc_insertion_point(module_scope)

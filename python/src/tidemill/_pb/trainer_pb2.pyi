@@ -21,7 +21,7 @@ class Hello(_message.Message):
     def __init__(self, member: _Optional[str] = ...) -> None: ...
 
 class Report(_message.Message):
-    __slots__ = ("job", "generation", "partition", "epoch", "joined", "next", "acked", "offers", "at_end", "end", "torn", "fault")
+    __slots__ = ("job", "generation", "partition", "epoch", "joined", "next", "acked", "offers", "at_end", "end", "torn", "fault", "routes")
     JOB_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     PARTITION_FIELD_NUMBER: _ClassVar[int]
@@ -34,6 +34,7 @@ class Report(_message.Message):
     END_FIELD_NUMBER: _ClassVar[int]
     TORN_FIELD_NUMBER: _ClassVar[int]
     FAULT_FIELD_NUMBER: _ClassVar[int]
+    ROUTES_FIELD_NUMBER: _ClassVar[int]
     job: str
     generation: int
     partition: int
@@ -46,7 +47,8 @@ class Report(_message.Message):
     end: int
     torn: bool
     fault: str
-    def __init__(self, job: _Optional[str] = ..., generation: _Optional[int] = ..., partition: _Optional[int] = ..., epoch: _Optional[int] = ..., joined: bool = ..., next: _Optional[int] = ..., acked: _Optional[int] = ..., offers: _Optional[_Iterable[_Union[Offer, _Mapping]]] = ..., at_end: bool = ..., end: _Optional[int] = ..., torn: bool = ..., fault: _Optional[str] = ...) -> None: ...
+    routes: int
+    def __init__(self, job: _Optional[str] = ..., generation: _Optional[int] = ..., partition: _Optional[int] = ..., epoch: _Optional[int] = ..., joined: bool = ..., next: _Optional[int] = ..., acked: _Optional[int] = ..., offers: _Optional[_Iterable[_Union[Offer, _Mapping]]] = ..., at_end: bool = ..., end: _Optional[int] = ..., torn: bool = ..., fault: _Optional[str] = ..., routes: _Optional[int] = ...) -> None: ...
 
 class Offer(_message.Message):
     __slots__ = ("first", "step", "count")
@@ -65,20 +67,22 @@ class Down(_message.Message):
     def __init__(self, grant: _Optional[_Union[Grant, _Mapping]] = ...) -> None: ...
 
 class Grant(_message.Message):
-    __slots__ = ("job", "generation", "partition", "epoch", "run", "next")
+    __slots__ = ("job", "generation", "partition", "epoch", "run", "next", "routes")
     JOB_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     PARTITION_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
     NEXT_FIELD_NUMBER: _ClassVar[int]
+    ROUTES_FIELD_NUMBER: _ClassVar[int]
     job: str
     generation: int
     partition: int
     epoch: int
     run: Run
     next: int
-    def __init__(self, job: _Optional[str] = ..., generation: _Optional[int] = ..., partition: _Optional[int] = ..., epoch: _Optional[int] = ..., run: _Optional[_Union[Run, _Mapping]] = ..., next: _Optional[int] = ...) -> None: ...
+    routes: int
+    def __init__(self, job: _Optional[str] = ..., generation: _Optional[int] = ..., partition: _Optional[int] = ..., epoch: _Optional[int] = ..., run: _Optional[_Union[Run, _Mapping]] = ..., next: _Optional[int] = ..., routes: _Optional[int] = ...) -> None: ...
 
 class Run(_message.Message):
     __slots__ = ("round", "count", "parts")
