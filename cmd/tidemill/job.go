@@ -204,9 +204,12 @@ func (a *app) job(ctx context.Context, c *cluster, name, verb string, with map[s
 func (a *app) wait(ctx context.Context, c *cluster, name string, u until) error {
 	wctx := ctx
 	if u.timeout > 0 {
+		// Not a deadline, which would travel with each request: the server could end one before
+		// the time is over here, and its answer would be taken for a failure.
 		var cancel context.CancelFunc
-		wctx, cancel = context.WithTimeout(ctx, u.timeout)
+		wctx, cancel = context.WithCancel(ctx)
 		defer cancel()
+		defer time.AfterFunc(u.timeout, cancel).Stop()
 	}
 	b := newBar(a.err)
 	defer b.done()
