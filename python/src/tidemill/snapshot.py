@@ -97,13 +97,19 @@ def load_snapshot(path: Any, *, job: str = "", number: int | None = None, savepo
         if not record.exists():
             raise NotFoundError(f"job {job!r} has no savepoint {savepoint!r}: not found")
         number = int(read_record(record, "savepoint")["snapshot"])
-    if number is None:
-        m = newest(folder, job)
-    else:
+    if number is not None:
         m = manifest(folder, job, number)
         if m.get("fence"):
             raise NotFoundError(f"number {number} of job {job!r} is no snapshot, it only fences a former leader: not found")
-    return assemble(root, m)
+        return assemble(root, m)
+    while True:
+        m = newest(folder, job)
+        try:
+            return assemble(root, m)
+        except CorruptError:
+            # A node at work may have let it go meanwhile, for a newer one.
+            if newest(folder, job)["number"] == m["number"]:
+                raise
 
 
 def find_store(path: Path) -> tuple[Path, tuple[str, int] | None]:
