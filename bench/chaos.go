@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -101,10 +102,11 @@ type chaos struct {
 
 	mu        sync.Mutex
 	events    *os.File
-	busy      map[string]bool // seats that a fault is at
-	cutOff    map[string]bool // seats without a network
-	full      bool            // the stream's disk is
-	faults    int             // begun so far
+	busy      map[string]bool  // seats that a fault is at
+	cutOff    map[string]bool  // seats without a network
+	full      bool             // the stream's disk is
+	sawFull   *process.Process // lived while the disk was full: may end of it, even later
+	faults    int              // begun so far
 	res       ChaosResult
 	recovered map[string][]time.Duration
 	producer  *process.Process
@@ -338,7 +340,11 @@ func (c *chaos) watch(ctx context.Context) {
 			if now, _, _ := s.process(); now != p || c.isFull(s) {
 				continue // a fault's own doing
 			}
-			c.problem("%s ended by itself (%v); the last it said:\n%s", s.name, p.Err(), p.Tail(30))
+			if c.endsOfFull(p) {
+				c.say("      %s ended: %s", s.name, p.Tail(1))
+			} else {
+				c.problem("%s ended by itself (%v); the last it said:\n%s", s.name, p.Err(), p.Tail(30))
+			}
 			s.vacate()
 			if err := c.restart(ctx, s); err != nil {
 				c.problem("%v", err)
@@ -533,6 +539,14 @@ func (c *chaos) smallDisk(ctx context.Context) {
 		return
 	}
 	c.fleet.disk = d
+}
+
+// endsOfFull reports whether a process says that it ended because its disk was full, and lived
+// while it was: a node that cannot write drains before it ends, and there may be room again by then.
+func (c *chaos) endsOfFull(p *process.Process) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return p == c.sawFull && strings.Contains(p.Tail(1), "disk is full")
 }
 
 // isFull reports whether a seat's disk is full, so that its process may end.

@@ -182,6 +182,9 @@ func (c *chaos) fillDisk(ctx context.Context, f fault, s *seat) error {
 			}
 		default:
 			if !full && up {
+				c.mu.Lock()
+				c.sawFull = p
+				c.mu.Unlock()
 				return nil
 			}
 		}

@@ -314,7 +314,12 @@ func (t *Trainer) control(ctx context.Context, job, verb string, args map[string
 			if err != nil {
 				return st, err
 			}
-			done = now.Pardon.Resumed > a.Pardon.Resumed
+			if done = now.Pardon.Resumed > a.Pardon.Resumed; done {
+				// The status read before may be of the moment before.
+				if st, err = t.Status(ctx, job); err != nil {
+					return st, err
+				}
+			}
 		}
 		if done || isTerminal(st.State) {
 			return st, nil
