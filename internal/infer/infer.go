@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math"
 	"strconv"
+	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
@@ -145,8 +146,15 @@ func encode(col arrow.Array) (datatype string, raw []byte, err error) {
 		}
 		return "BYTES", b, nil
 	case *array.Timestamp:
+		// As text: a number would be one of the model's column's unit, which is not known here.
 		unit := a.DataType().(*arrow.TimestampType).Unit
-		return "INT64", u64(func(i int) uint64 { return uint64(a.Value(i).ToTime(unit).UnixMilli()) }), nil
+		var b []byte
+		for i := range col.Len() {
+			s := a.Value(i).ToTime(unit).UTC().Format(time.RFC3339Nano)
+			b = binary.LittleEndian.AppendUint32(b, uint32(len(s)))
+			b = append(b, s...)
+		}
+		return "BYTES", b, nil
 	}
 	return "", nil, tidemill.Invalid("values of type %s cannot be sent", "send numbers, text or booleans", col.DataType())
 }
