@@ -232,6 +232,10 @@ type Interval struct {
 	Keep int `json:"keep,omitempty"`
 }
 
+// KeepVersions is how many of a model's newest versions keep their files at least, so that an
+// answer can still be checked against the version that it names; DefaultKeep does not bound it.
+const KeepVersions = 100
+
 // DefaultKeep is how many snapshots a job keeps unless its spec says otherwise.
 const DefaultKeep = 10
 

@@ -180,7 +180,7 @@ func (k *keeper) retire(ctx context.Context, keep int) error {
 		}
 		v.Over = err == nil && (d.Decision == tidemill.Rejected || d.Decision == tidemill.Superseded)
 	}
-	for _, n := range snapshot.RetireVersions(versions, champions, anchor, keep, max(2, k.r.spec.Serve.Keep)) {
+	for _, n := range snapshot.RetireVersions(versions, champions, anchor, max(keep, tidemill.KeepVersions), max(2, k.r.spec.Serve.Keep)) {
 		if err := snapshot.RetireVersion(ctx, b, model, n, k.r.t.cfg.Member.ID, time.Now()); err != nil {
 			return err
 		}

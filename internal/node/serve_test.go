@@ -91,11 +91,7 @@ func TestServingLeavesInOrder(t *testing.T) {
 		}, func() error { _, err := infer.ModelInfer(ctx, one); return err }},
 	}
 	for _, k := range kinds {
-		for before := time.Now(); !k.ready(); time.Sleep(10 * time.Millisecond) {
-			if time.Since(before) > patience {
-				t.Fatalf("%s: not ready", k.name)
-			}
-		}
+		until(t, k.name+" is ready", k.ready)
 	}
 
 	var clients sync.WaitGroup
@@ -131,12 +127,7 @@ func TestServingLeavesInOrder(t *testing.T) {
 	if _, err := half.Write([]byte(oneRow[:20])); err != nil {
 		t.Fatal(err)
 	}
-	for answered.Load() < 30 {
-		time.Sleep(time.Millisecond)
-		if t.Failed() {
-			break
-		}
-	}
+	until(t, "requests are answered", func() bool { return answered.Load() >= 30 || t.Failed() })
 	told := time.Now()
 	ended := make(chan struct{})
 	go func() { defer close(ended); stop() }()
@@ -159,4 +150,19 @@ func TestServingLeavesInOrder(t *testing.T) {
 		t.Errorf("it answers after its end: %v", err)
 	}
 	t.Logf("%d requests answered", answered.Load())
+}
+
+// until waits for a condition.
+func until(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(patience)
+	for !holds() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("waited %v until %s", patience, what)
+		}
+	}
 }
