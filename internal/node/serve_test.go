@@ -72,10 +72,10 @@ func TestServingLeavesInOrder(t *testing.T) {
 		answer func() error
 	}{
 		{"http", func() bool {
-			code, err := status(web.Get(base + "health/ready"))
+			code, err := status(web.Get(base + "health/ready")) //nolint:bodyclose // status closes it
 			return err == nil && code == http.StatusOK
 		}, func() error {
-			code, err := status(web.Post(base+"models/m/infer", "application/json", strings.NewReader(oneRow)))
+			code, err := status(web.Post(base+"models/m/infer", "application/json", strings.NewReader(oneRow))) //nolint:bodyclose // status closes it
 			if err == nil && code != http.StatusOK {
 				err = fmt.Errorf("status %d", code)
 			}
@@ -118,7 +118,7 @@ func TestServingLeavesInOrder(t *testing.T) {
 	body, half := io.Pipe()
 	slow := make(chan error, 1)
 	go func() {
-		code, err := status(web.Post(base+"models/m/infer", "application/json", body))
+		code, err := status(web.Post(base+"models/m/infer", "application/json", body)) //nolint:bodyclose // status closes it
 		if err == nil && code != http.StatusOK {
 			err = fmt.Errorf("status %d", code)
 		}
