@@ -1,7 +1,5 @@
 package kernel
 
-import "math"
-
 // Gemm multiplies matrices at one level. It keeps the memory into which it packs parts of
 // them, so it is for one goroutine at a time.
 //
@@ -34,10 +32,9 @@ func checkGemm(op string, m, n, k, c, a, b int) {
 	}
 }
 
-// plain reports whether a product is for the plain loops: at their level, or empty. Lengths
-// beyond 32 bits of bytes per row would not fit the assembly's strides.
+// plain reports whether a product is for the plain loops: at their level, or empty.
 func (g *Gemm) plain(m, n, k int) bool {
-	return g.level == Generic || m == 0 || n == 0 || k == 0 || max(m, n, k) > math.MaxInt32/4
+	return g.level == Generic || m == 0 || n == 0 || k == 0
 }
 
 // NN adds a product: C[i,j] += Σₗ A[i,l]·B[l,j], with C [m × n], A [m × k], B [k × n].

@@ -228,26 +228,13 @@ func (a *attempt) encode(ctx context.Context, rs arrow.RecordBatch, key string) 
 		return fmt.Errorf("append to %v: %w", a.p, err)
 	}
 	defer fit.Release()
-	if err := rows.CheckText(fit); err != nil {
-		return fmt.Errorf("append to %v: %w", a.p, err)
-	}
-	if size := rows.Size(fit); size > 64*MaxAppendBytes {
-		return a.tooLarge(fit.NumRows(), size)
-	}
-	body, err := rows.AppendEncoded(nil, fit, t.s.cfg.Mem)
+	body, err := rows.EncodeWithin(MaxAppendBytes, fit, t.s.cfg.Mem)
 	if err != nil {
 		return fmt.Errorf("append to %v: %w", a.p, err)
-	}
-	if len(body) > MaxAppendBytes {
-		return a.tooLarge(fit.NumRows(), len(body))
 	}
 	a.rows = fit.NumRows()
 	a.data = frame.New(frame.Frame{Rows: a.rows, Fingerprint: print, Mark: a.mark, Key: key, Body: body})
 	return nil
-}
-
-func (a *attempt) tooLarge(n int64, size int) error {
-	return tidemill.Invalid("append to %v: %d rows take %d bytes, more than %d in one append", "split them", a.p, n, size, MaxAppendBytes)
 }
 
 // run tries once; the caller leads the partition.

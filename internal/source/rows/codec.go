@@ -219,3 +219,23 @@ func DecodeSchema(b []byte) (*arrow.Schema, error) {
 	}
 	return s, nil
 }
+
+// EncodeWithin encodes rows for one append of at most limit bytes. Rows that take more, or that
+// have text which is not UTF-8, are refused with tidemill.ErrInvalid.
+func EncodeWithin(limit int, rec arrow.RecordBatch, mem memory.Allocator) ([]byte, error) {
+	if err := CheckText(rec); err != nil {
+		return nil, err
+	}
+	tooLarge := func(size int) error {
+		return tidemill.Invalid("%d rows take %d bytes, more than %d in one append", "split them", rec.NumRows(), size, limit)
+	}
+	// Size may say too much, but not this much: nothing huge is encoded only to be refused.
+	if size := Size(rec); size > 64*limit {
+		return nil, tooLarge(size)
+	}
+	body, err := AppendEncoded(nil, rec, mem)
+	if err == nil && len(body) > limit {
+		return nil, tooLarge(len(body))
+	}
+	return body, err
+}
