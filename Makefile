@@ -9,10 +9,11 @@ BIN := tidemill
 DIST := dist
 LDFLAGS := -s -w -X main.release=$(VERSION)
 PKG ?= ./...
+FUZZTIME ?= 60s
 
 .DEFAULT_GOAL := help
 
-.PHONY: help build test race lint release clean
+.PHONY: help build test race fuzz lint release clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-8s %s\n", $$1, $$2}'
@@ -25,6 +26,9 @@ test: ## all tests, or those of PKG=./ps
 
 race: ## all tests with the race detector, or those of PKG=./ps
 	go test -race -short $(PKG)
+
+fuzz: ## every fuzz target for FUZZTIME=60s, or those of PKG=./ps
+	go run ./internal/fuzz -time $(FUZZTIME) $(PKG)
 
 lint: ## gofmt, vet and the linters of the checks that every change has to pass
 	bash .ci/run format vet lint
