@@ -24,11 +24,12 @@ func newBench(a *app) *cobra.Command {
 		Short: "Run clusters of this program's processes, or training in one, and measure them",
 		Example: `  tidemill bench chaos --seconds 60
   tidemill bench recovery --role ps --json
-  tidemill bench staleness`,
+  tidemill bench staleness
+  tidemill bench train`,
 		Args: args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newBenchChaos(a), newBenchRecovery(a), newBenchStaleness(a))
+	cmd.AddCommand(newBenchChaos(a), newBenchRecovery(a), newBenchStaleness(a), newBenchTrain(a))
 	return cmd
 }
 

@@ -2,6 +2,7 @@ package progress
 
 import (
 	"encoding/binary"
+	"iter"
 	"math"
 
 	"github.com/tidemill/tidemill"
@@ -66,4 +67,16 @@ func Judge(labelType string, pred []float32, label, loss float32) Outcome {
 		o.Correct = (pred[0] >= 0.5) == (label >= 0.5)
 	}
 	return o
+}
+
+// Outcomes yields what AppendOutcomes wrote, with its position. Bytes after the last whole one are
+// not looked at.
+func Outcomes(data []byte) iter.Seq2[int, Outcome] {
+	return func(yield func(int, Outcome) bool) {
+		for i := range len(data) / outcomeBytes {
+			if !yield(i, outcomeAt(data, i)) {
+				return
+			}
+		}
+	}
 }

@@ -1,0 +1,71 @@
+package bench
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/tidemill/tidemill"
+	"github.com/tidemill/tidemill/bench/workload"
+)
+
+// ClicksModels are the architectures that ClicksJob knows.
+func ClicksModels() []string { return []string{tidemill.Logistic, tidemill.DeepFM} }
+
+// ClicksJobConfig says what ClicksJob makes; zero values are the defaults that are named.
+type ClicksJobConfig struct {
+	Model     string // one of ClicksModels; logistic
+	Optimizer string // of the sparse tables: ftrl or adagrad; adagrad
+	Batch     int    // rows; 512
+	Staleness int
+	// Buckets is how many ids each category is hashed to; 0: all 64 bits, so that no two values
+	// share a weight.
+	Buckets int
+}
+
+// ClicksJob returns the YAML of a job over workload.Clicks: logarithms of the numbers, hashed
+// categories, snapshots every 10 s, and hyper-parameters that suit one pass.
+func ClicksJob(cfg ClicksJobConfig) ([]byte, error) {
+	if cfg.Model == "" {
+		cfg.Model = tidemill.Logistic
+	}
+	if cfg.Optimizer == "" {
+		cfg.Optimizer = tidemill.Adagrad
+	}
+	if cfg.Batch == 0 {
+		cfg.Batch = 512
+	}
+	if cfg.Batch < 1 || cfg.Buckets < 0 {
+		return nil, tidemill.Invalid("a batch of %d rows and %d buckets", "give at least one row", cfg.Batch, cfg.Buckets)
+	}
+	architecture := map[string]string{
+		tidemill.Logistic: "{kind: logistic}",
+		tidemill.DeepFM:   "{kind: deepfm, dim: 16, hidden: [256, 128]}",
+	}[cfg.Model]
+	if architecture == "" {
+		return nil, tidemill.Invalid("no benchmark trains %q", "use "+strings.Join(ClicksModels(), " or "), cfg.Model)
+	}
+	var sparse, dense string
+	switch cfg.Optimizer {
+	case tidemill.FTRL:
+		sparse, dense = "{ftrl: {alpha: 0.1, beta: 1}}", "{adagrad: {lr: 0.02}}"
+	case tidemill.Adagrad:
+		sparse, dense = "{adagrad: {lr: 0.05}}", "{adagrad: {lr: 0.02}}"
+	default:
+		return nil, tidemill.Invalid("the optimizer %q", "use ftrl or adagrad", cfg.Optimizer)
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "model: clicks\nstream: {topic: %s, from: earliest}\nlabel: {column: clicked, positive: 1}\ntime: {column: ts}\nfeatures:\n", topicName)
+	for i := range workload.Numbers {
+		fmt.Fprintf(&b, "  - {name: i%d, column: i%[1]d, log1p: true}\n", i+1)
+	}
+	hash := "{}"
+	if cfg.Buckets > 0 {
+		hash = fmt.Sprintf("{buckets: %d}", cfg.Buckets)
+	}
+	for i := range workload.Categories {
+		fmt.Fprintf(&b, "  - {name: c%d, column: c%[1]d, hash: %s}\n", i+1, hash)
+	}
+	fmt.Fprintf(&b, "architecture: %s\noptimizer: {sparse: %s, dense: %s}\n", architecture, sparse, dense)
+	fmt.Fprintf(&b, "train: {batch: %d, staleness: %d, snapshot: {every: 10s}}\ngate: {mode: off}\n", cfg.Batch, cfg.Staleness)
+	return []byte(b.String()), nil
+}
