@@ -25,11 +25,7 @@ import (
 	"time"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	os.Exit(run(ctx, os.Args[1:], os.Stdout))
-}
+func main() { os.Exit(run(context.Background(), os.Args[1:], os.Stdout)) }
 
 // grace is what building a target, its corpus and its last input may take beyond its time.
 const grace = 10 * time.Minute
@@ -45,6 +41,8 @@ func run(ctx context.Context, args []string, out io.Writer) int {
 	if err := f.Parse(args); err != nil {
 		return 2
 	}
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt)
+	defer stop()
 	want, err := selection(*only, *skip)
 	if err != nil || *d <= 0 || *parallel < 0 {
 		fmt.Fprintln(out, "fuzz: -run and -skip are regular expressions, -time is positive, -parallel not negative:", err)
