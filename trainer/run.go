@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -48,8 +49,11 @@ type run struct {
 	stores  chan func(ctx context.Context)
 	done    chan struct{}
 
-	// Of the queue's goroutine.
-	rev uint64 // of the job's record as last written
+	// wrote is the revision of the job's record as last written, or as it was taken up; the
+	// queue's goroutine sets it.
+	wrote atomic.Uint64
+	// deposed: main has ended because somebody else leads the job. Set before done is closed.
+	deposed bool
 
 	ready chan struct{} // closed once val is there
 
@@ -73,10 +77,11 @@ type run struct {
 
 func newRun(t *Trainer, a tidemill.Assignment, rev uint64) *run {
 	r := &run{
-		t: t, log: t.log.With("job", a.Job), job: a.Job, spec: a.Spec, parts: len(a.Cut), line: a.Lineage, from: a.Snapshot, asg: a, rev: rev,
+		t: t, log: t.log.With("job", a.Job), job: a.Job, spec: a.Spec, parts: len(a.Cut), line: a.Lineage, from: a.Snapshot, asg: a,
 		inbox: make(chan Event, 1024), replies: make(chan Event, 4*queueLen), stores: make(chan func(context.Context), queueLen), done: make(chan struct{}), ready: make(chan struct{}),
 		began: map[int64]time.Time{}, stall: map[int64]time.Duration{}, written: map[int64]map[string]wire.Written{},
 	}
+	r.wrote.Store(rev)
 	r.dead, r.known, r.rested = newDeadLetters(r), make(chan struct{}), make(chan struct{})
 	return r
 }
@@ -237,6 +242,7 @@ func (r *run) main(ctx context.Context) {
 		switch {
 		case r.core.Deposed():
 			r.log.Warn("somebody else leads this job")
+			r.deposed = true
 			stop()
 			return
 		case r.core.Over():
@@ -257,7 +263,10 @@ func (r *run) fail(ctx context.Context, cause error) {
 	a.Seq++
 	if value, err := json.Marshal(&a); err == nil {
 		_ = again(ctx, r.log, "write the job's record", func() error {
-			_, err := r.t.cfg.Records.Update(ctx, JobPrefix+r.job, value, r.rev)
+			rev, err := r.t.cfg.Records.Update(ctx, JobPrefix+r.job, value, r.wrote.Load())
+			if err == nil {
+				r.wrote.Store(rev)
+			}
 			return err
 		})
 	}
@@ -279,8 +288,10 @@ func (r *run) validator(ctx context.Context) (*validator, error) {
 // forget takes the run off the list once nothing is left to do.
 func (r *run) forget() {
 	r.t.mu.Lock()
-	delete(r.t.runs, r.job)
-	r.t.signal()
+	if r.t.runs[r.job] == r {
+		delete(r.t.runs, r.job)
+		r.t.signal()
+	}
 	r.t.mu.Unlock()
 }
 
@@ -510,9 +521,9 @@ func (r *run) assign(ctx context.Context, a tidemill.Assignment) {
 	value, err := json.Marshal(&a)
 	if err == nil {
 		err = again(ctx, r.log, "write the assignment", func() error {
-			rev, err := r.t.cfg.Records.Update(ctx, JobPrefix+r.job, value, r.rev)
+			rev, err := r.t.cfg.Records.Update(ctx, JobPrefix+r.job, value, r.wrote.Load())
 			if err == nil {
-				r.rev = rev
+				r.wrote.Store(rev)
 			}
 			return err
 		})
@@ -520,7 +531,8 @@ func (r *run) assign(ctx context.Context, a tidemill.Assignment) {
 	if errors.Is(err, tidemill.ErrConflict) {
 		// An earlier try may have arrived although its answer did not.
 		if e, gerr := r.t.cfg.Records.Get(ctx, JobPrefix+r.job); gerr == nil && string(e.Value) == string(value) {
-			r.rev, err = e.Revision, nil
+			r.wrote.Store(e.Revision)
+			err = nil
 		}
 	}
 	if err != nil {

@@ -16,7 +16,6 @@ import (
 
 	"github.com/tidemill/tidemill"
 	"github.com/tidemill/tidemill/internal/lease"
-	"github.com/tidemill/tidemill/internal/snapshot"
 	"github.com/tidemill/tidemill/internal/source"
 	"github.com/tidemill/tidemill/internal/wire"
 )
@@ -155,100 +154,6 @@ func sleep(ctx context.Context, d time.Duration) {
 	select {
 	case <-ctx.Done():
 	case <-timer.C:
-	}
-}
-
-// lead runs the jobs until ctx ends.
-func (t *Trainer) lead(ctx context.Context, s *lease.Session) {
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	t.log.Info("leads the jobs", "epoch", s.Epoch())
-	var runs sync.WaitGroup
-	t.setLeading(true)
-	defer func() {
-		stop()
-		t.setLeading(false)
-		runs.Wait()
-		t.mu.Lock()
-		clear(t.runs)
-		for l := range t.links {
-			l.close()
-		}
-		clear(t.links)
-		t.mu.Unlock()
-		t.log.Info("no longer leads")
-	}()
-	members, err := t.cfg.Sessions.Watch(ctx, MemberPrefix)
-	if err != nil {
-		t.log.Error("cannot watch members", "err", err)
-		return
-	}
-	jobs, err := t.cfg.Records.Watch(ctx, JobPrefix)
-	if err != nil {
-		t.log.Error("cannot watch jobs", "err", err)
-		return
-	}
-	caughtUp := false
-	var backlog []lease.Entry
-	start := func(e lease.Entry) {
-		var a tidemill.Assignment
-		if e.Deleted || e.Key == "" {
-			return
-		}
-		if err := json.Unmarshal(e.Value, &a); err != nil {
-			t.log.Error("a job record cannot be read", "key", e.Key, "err", err)
-			return
-		}
-		left := t.unfinished(ctx, &a)
-		if isTerminal(a.State) && left == (leftover{}) {
-			return
-		}
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		if t.runs[a.Job] != nil {
-			return
-		}
-		r := newRun(t, a, e.Revision)
-		r.left = left
-		t.runs[a.Job] = r
-		t.signal()
-		runs.Add(1)
-		go func() {
-			defer runs.Done()
-			r.main(ctx)
-		}()
-	}
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case e, ok := <-members:
-			if !ok {
-				return
-			}
-			if e.Key == "" {
-				caughtUp = true
-				for _, e := range backlog {
-					start(e)
-				}
-				backlog = nil
-			} else {
-				t.member(e)
-			}
-			if caughtUp {
-				t.tellMembers()
-			}
-		case e, ok := <-jobs:
-			if !ok {
-				return
-			}
-			// Jobs wait until it is known who is there.
-			if caughtUp {
-				start(e)
-			} else {
-				backlog = append(backlog, e)
-			}
-		}
 	}
 }
 
@@ -433,34 +338,6 @@ func (t *Trainer) grant(member string, g wire.Grant) {
 			l.close()
 		}
 	}
-}
-
-// leftover is what a trainer that died has left to do of a job that is over.
-type leftover struct {
-	undecided bool               // there are candidates without a decision
-	dead      *snapshot.Manifest // its bad rows may be missing from the dead-letter topic; nil: none
-}
-
-// unfinished returns what is left to do of a job that is over; nothing of any other.
-func (t *Trainer) unfinished(ctx context.Context, a *tidemill.Assignment) (left leftover) {
-	if !isTerminal(a.State) {
-		return left
-	}
-	if chain, err := snapshot.Snapshots(t.cfg.Bucket, a.Job); err == nil {
-		if _, m, err := snapshot.Latest(ctx, chain); err == nil && m != nil && m.Lineage == a.Lineage && len(m.BadRows) > 0 {
-			left.dead = m
-		}
-	}
-	if a.State != tidemill.JobFinished {
-		return left
-	}
-	numbers, err := snapshot.ListVersions(ctx, t.cfg.Bucket, a.Spec.Model)
-	if err != nil || len(numbers) == 0 {
-		return left
-	}
-	_, err = snapshot.ReadDecision(ctx, t.cfg.Bucket, a.Spec.Model, numbers[len(numbers)-1])
-	left.undecided = errors.Is(err, tidemill.ErrNotFound)
-	return left
 }
 
 // Submit creates a job. a carries spec, schema, cut, identity and lineage. A job of that name

@@ -33,12 +33,15 @@ type Session struct {
 
 	acquired chan struct{} // closed by Run
 	lost     chan struct{} // closed by Run
-	kick     chan struct{} // capacity 1: SetValue asks for a renewal now
+	kick     chan struct{} // capacity 1: asks for a renewal now
 
 	mu       sync.Mutex
 	value    []byte
 	epoch    uint64
-	deadline time.Time // monotonic; zero when not held
+	deadline time.Time     // monotonic; zero when not held
+	asked    uint64        // renewals begun
+	granted  uint64        // the last of them that succeeded
+	renewed  chan struct{} // closed and replaced by each that succeeds
 }
 
 // releaseWait bounds how long Run, once told to end, waits for the store.
@@ -71,7 +74,7 @@ func NewSession(store Store, key string, value []byte, cfg SessionConfig) (*Sess
 	return &Session{
 		store: store, key: key, cfg: cfg, ttl: ttl, logger: logger.With("lease", key),
 		value:    append([]byte(nil), value...),
-		acquired: make(chan struct{}), lost: make(chan struct{}), kick: make(chan struct{}, 1),
+		acquired: make(chan struct{}), lost: make(chan struct{}), kick: make(chan struct{}, 1), renewed: make(chan struct{}),
 	}, nil
 }
 
@@ -98,6 +101,41 @@ func (s *Session) Valid() bool {
 	return time.Now().Before(s.deadline)
 }
 
+// Confirm has the store say that the lease is held: it renews now, and returns nil once a renewal
+// that began after the call has succeeded. Whoever acquires the lease next does so later than
+// that. So what was read before Confirm is the work of this holder or of an earlier one, and a
+// compare-and-set on its revision can never replace what a later one wrote, however late it
+// arrives: Valid cannot promise that, since a clock may stand still or go back. An error wraps
+// tidemill.ErrFenced (the lease is lost) or tidemill.ErrUnavailable (ctx has ended).
+func (s *Session) Confirm(ctx context.Context) error {
+	s.mu.Lock()
+	after := s.asked
+	s.mu.Unlock()
+	s.renewSoon()
+	for {
+		s.mu.Lock()
+		done, renewed := s.granted > after, s.renewed
+		s.mu.Unlock()
+		if done {
+			return nil
+		}
+		select {
+		case <-renewed:
+		case <-s.lost:
+			return fmt.Errorf("lease %s: %w", s.key, tidemill.ErrFenced)
+		case <-ctx.Done():
+			return fmt.Errorf("lease %s was not confirmed: %w: %w", s.key, tidemill.ErrUnavailable, ctx.Err())
+		}
+	}
+}
+
+func (s *Session) renewSoon() {
+	select {
+	case s.kick <- struct{}{}:
+	default:
+	}
+}
+
 // SetValue replaces what others see from the next renewal on, and renews soon.
 func (s *Session) SetValue(value []byte) error {
 	if err := Check(s.key, value); err != nil {
@@ -106,10 +144,7 @@ func (s *Session) SetValue(value []byte) error {
 	s.mu.Lock()
 	s.value = append([]byte(nil), value...)
 	s.mu.Unlock()
-	select {
-	case s.kick <- struct{}{}:
-	default:
-	}
+	s.renewSoon()
 	return nil
 }
 
@@ -234,6 +269,7 @@ func (s *Session) renew(ctx context.Context, rev uint64) (uint64, error) {
 			return rev, fmt.Errorf("lease %s was not renewed within %v: %w", s.key, s.ttl-s.cfg.Margin, tidemill.ErrFenced)
 		}
 		s.mu.Lock()
+		s.asked++
 		value := s.value
 		s.mu.Unlock()
 		next, err := s.update(ctx, value, rev, deadline)
@@ -242,6 +278,9 @@ func (s *Session) renew(ctx context.Context, rev uint64) (uint64, error) {
 			rev, failed = next, false
 			s.mu.Lock()
 			s.deadline = start.Add(s.ttl - s.cfg.Margin)
+			s.granted = s.asked
+			close(s.renewed)
+			s.renewed = make(chan struct{})
 			s.mu.Unlock()
 		case errors.Is(err, tidemill.ErrConflict):
 			return rev, fmt.Errorf("lease %s was taken or had expired: %w", s.key, tidemill.ErrFenced)

@@ -226,6 +226,50 @@ func TestSessionTaken(t *testing.T) {
 	})
 }
 
+// TestSessionConfirm: only the store can confirm a lease, and one that it has given to somebody
+// else, or does not answer for, is not confirmed.
+func TestSessionConfirm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := openMem(t, lease.Options{TTL: ttl})
+		way := &faulty{Store: store}
+		ctx, cancel := context.WithCancel(t.Context())
+		s, done := start(t, ctx, way, "a")
+		synctest.Wait()
+		before, err := store.Get(ctx, "leader")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Confirm(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if e, err := store.Get(ctx, "leader"); err != nil || e.Revision <= before.Revision {
+			t.Fatalf("confirmed without the store: revision %d after %d, %v", e.Revision, before.Revision, err)
+		}
+		way.mode.Store(hang) // not even a renewal that is under way counts
+		short, over := context.WithTimeout(ctx, ttl/6)
+		if err := s.Confirm(short); !errors.Is(err, tidemill.ErrUnavailable) {
+			t.Fatalf("confirmed by nobody: %v", err)
+		}
+		over()
+		way.mode.Store(fine)
+		e, err := store.Get(ctx, "leader")
+		if err == nil {
+			err = store.Delete(ctx, "leader", e.Revision)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := store.Create(ctx, "leader", []byte("b")); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Confirm(ctx); !errors.Is(err, tidemill.ErrFenced) {
+			t.Fatalf("confirmed although another holds it: %v", err)
+		}
+		cancel()
+		<-done
+	})
+}
+
 func TestSessionRefusals(t *testing.T) {
 	forever, short := openMem(t, lease.Options{}), openMem(t, lease.Options{TTL: ttl})
 	for name, c := range map[string]struct {

@@ -20,6 +20,7 @@ type checks struct {
 	names     map[string]bool   // of all that was ever created in the store
 	manifests int
 	fence     uint64            // largest generation that a fence record, or an assignment, begins
+	term      uint64            // of leading: of whoever wrote the assignment last
 	floors    map[floorOf]int64 // held by every ps below
 	last      *entry            // newest manifest
 	lastBy    string            // who committed it
@@ -62,6 +63,14 @@ func (c *checks) assigned(w *World, a tidemill.Assignment) {
 	if a.Generation < w.records.asg.Generation {
 		_ = w.fail("generation goes back from %d to %d", w.records.asg.Generation, a.Generation)
 	}
+}
+
+// wrote looks at who is about to write the assignment: nobody whose successor has written it.
+func (c *checks) wrote(w *World, by string, term uint64) {
+	if term < c.term {
+		_ = w.fail("%s, who led in term %d, replaces what was written in term %d", by, term, c.term)
+	}
+	c.term = term
 }
 
 // stored looks at what a member has just put into the store.

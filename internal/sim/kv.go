@@ -113,8 +113,12 @@ type session struct {
 	held, lost func()
 
 	rev      uint64
-	deadline int64 // by the node's clock; 0: not held
+	epoch    uint64 // the revision at which it was acquired
+	deadline int64  // by the node's clock; 0: not held
 	over     bool
+	turn     int64    // of renewing: a later one makes an earlier one void
+	asking   bool     // a renewal is on its way
+	confirms []func() // wait for a renewal that begins later
 }
 
 // valid reports whether the lease is held, by the holder's own clock.
@@ -138,6 +142,7 @@ func (s *session) acquire() {
 		case s.over:
 		case err == nil:
 			s.rev, s.deadline = v.(uint64), start+leaseTTL-leaseMargin
+			s.epoch = s.rev
 			s.held()
 			s.renew(leaseRenew)
 		case errors.Is(err, tidemill.ErrExists):
@@ -148,27 +153,52 @@ func (s *session) acquire() {
 	})
 }
 
+// confirm calls f once the store has said that the lease is held, at some time after the call.
+func (s *session) confirm(f func()) {
+	s.confirms = append(s.confirms, f)
+	if !s.asking {
+		s.renew(0)
+	}
+}
+
 // renew writes the lease again after d, or finds that its time is over.
 func (s *session) renew(d int64) {
 	left := s.deadline - s.n.clock(s.w)
+	s.turn++
+	turn := s.turn
 	s.later(max(0, min(d, left)), func() {
+		if turn != s.turn {
+			return
+		}
 		if !s.valid() {
 			s.end()
 			return
 		}
 		start := s.n.clock(s.w)
+		waiting := s.confirms
+		s.confirms, s.asking = nil, true
+		at := s.rev
 		s.w.call(s.n, "kv", "kv", func(_ *node, answer func(any, error)) {
-			rev, err := s.w.kv.update(s.key, s.value, s.rev)
+			rev, err := s.w.kv.update(s.key, s.value, at)
 			answer(rev, err)
 		}, func(v any, err error) {
+			s.asking = false
 			switch {
 			case s.over:
 			case err == nil:
 				s.rev, s.deadline = v.(uint64), start+leaseTTL-leaseMargin
-				s.renew(leaseRenew)
+				if len(s.confirms) > 0 {
+					s.renew(0)
+				} else {
+					s.renew(leaseRenew)
+				}
+				for _, f := range waiting {
+					f()
+				}
 			case errors.Is(err, tidemill.ErrConflict):
 				s.end()
 			default:
+				s.confirms = append(waiting, s.confirms...)
 				s.renew(leaseRenew / 10)
 			}
 		})
@@ -195,10 +225,11 @@ func (w *World) watch() {
 	kv := w.nodes["kv"]
 	if kv.up && kv.pausedUntil <= w.now {
 		workers, pss, leaving := w.kv.alive()
+		rec := w.records
 		for _, n := range w.roles("t") {
 			w.send(kv, n.id(), "watch", func(n *node) {
 				if n.trainer != nil {
-					n.trainer.watched(workers, pss, leaving)
+					n.trainer.watched(workers, pss, leaving, rec)
 				}
 			})
 		}

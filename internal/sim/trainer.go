@@ -28,8 +28,10 @@ type trainerNode struct {
 	pss     []string
 	leaving map[string]bool
 
-	core  *trainer.Core
-	rev   uint64 // of the record as this leader wrote it last
+	core   *trainer.Core
+	seen   record // the job's, as the watch brought it last
+	rev    uint64 // of the record as this leader wrote it last, or took it up
+	taking bool   // up the job: the store is asked whether the lease is held
 	queue []func(done func())
 	busy  bool
 	// parts are what ps have written, by snapshot and ps.
@@ -63,27 +65,57 @@ func (t *trainerNode) elect() {
 func (t *trainerNode) resign() {
 	t.leads, t.core, t.val, t.left = false, nil, nil, nil
 	t.queue, t.busy, t.parts = nil, false, nil
+	t.taking = false
 }
 
-// watched learns who holds a session, and takes up the job if that is this trainer's to do.
-func (t *trainerNode) watched(workers map[string]int, pss []string, leaving map[string]bool) {
+// watched learns who holds a session and what the job's record is, and takes up the job if that
+// is this trainer's to do.
+func (t *trainerNode) watched(workers map[string]int, pss []string, leaving map[string]bool, rec record) {
 	t.workers, t.pss, t.leaving = workers, pss, leaving
+	if rec.rev > t.seen.rev {
+		t.seen = rec
+	}
 	if !t.leads {
 		return
 	}
 	if t.core == nil {
 		switch {
-		case t.w.records.rev == 0:
-		case !ended(t.w.records.asg.State):
-			t.lead()
-		case t.val == nil:
-			t.val = newValidator(t)
-			t.val.finish()
+		case t.seen.rev == 0:
+		case !ended(t.seen.asg.State) || t.val == nil:
+			t.takeUp()
 		}
+		return
+	}
+	if t.seen.rev > t.rev && t.seen.asg.Leader.ID != t.n.id() {
+		t.step(&trainer.Event{Kind: trainer.NotAssigned})
 		return
 	}
 	t.step(t.members()) // as often as leases are renewed
 	t.measure()
+}
+
+// takeUp begins what the record says once the store has confirmed the lease: whoever leads later
+// writes later, so that a compare-and-set on the revision in hand cannot replace what he wrote.
+func (t *trainerNode) takeUp() {
+	if t.taking {
+		return
+	}
+	t.taking = true
+	rec, lease := t.seen, t.election
+	lease.confirm(func() {
+		if t.election != lease || !t.taking {
+			return
+		}
+		t.taking = false
+		switch {
+		case t.core != nil:
+		case !ended(rec.asg.State):
+			t.lead(rec)
+		case t.val == nil:
+			t.val = newValidator(t)
+			t.val.finish()
+		}
+	})
 }
 
 func ended(state string) bool {
@@ -99,9 +131,9 @@ func (t *trainerNode) members() *trainer.Event {
 }
 
 // lead begins to run the job.
-func (t *trainerNode) lead() {
-	a := t.w.records.asg
-	t.rev = t.w.records.rev
+func (t *trainerNode) lead(rec record) {
+	a := rec.asg
+	t.rev = rec.rev
 	t.core = trainer.NewCore(trainer.CoreConfig{
 		Staleness: t.w.cfg.Staleness, Batch: t.w.cfg.Batch, Window: 8 * t.w.cfg.Batch, Every: t.w.cfg.Every,
 		Partitions: t.w.cfg.Partitions, Shards: t.w.cfg.Shards, End: a.Spec.Train.End,
@@ -271,11 +303,13 @@ func (t *trainerNode) fence(core *trainer.Core, generation uint64, done func()) 
 // assign writes the job's record by compare-and-set.
 func (t *trainerNode) assign(core *trainer.Core, a tidemill.Assignment, done func()) {
 	w := t.w
+	rev, term := t.rev, t.election.epoch
 	w.call(t.n, "kv", "kv", func(_ *node, answer func(any, error)) {
-		if w.records.rev != t.rev {
+		if w.records.rev != rev {
 			answer(nil, tidemill.ErrConflict)
 			return
 		}
+		w.checks.wrote(w, t.n.id(), term)
 		w.write(a)
 		answer(w.records.rev, nil)
 	}, func(v any, err error) {
