@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"time"
 
@@ -323,7 +324,7 @@ func (t *trainerNode) assign(core *trainer.Core, a tidemill.Assignment, done fun
 			done()
 		case errors.Is(err, tidemill.ErrConflict):
 			// An earlier try may have arrived although its answer did not.
-			if was := w.records.asg; was.Seq == a.Seq && was.Leader.ID == t.n.id() {
+			if reflect.DeepEqual(w.records.asg, a) {
 				t.rev = w.records.rev
 				t.post(core, trainer.Event{Kind: trainer.Assigned})
 			} else {
