@@ -33,8 +33,8 @@ type trainerNode struct {
 	seen   record // the job's, as the watch brought it last
 	rev    uint64 // of the record as this leader wrote it last, or took it up
 	taking bool   // up the job: the store is asked whether the lease is held
-	queue []func(done func())
-	busy  bool
+	queue  []func(done func())
+	busy   bool
 	// parts are what ps have written, by snapshot and ps.
 	parts  map[int64]map[string]written
 	parent int64
