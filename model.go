@@ -245,9 +245,15 @@ type TrainSpec struct {
 	Linger time.Duration `json:"linger,omitempty" yaml:"linger"` // how long a short batch waits for more rows at the log's end; default 200ms
 	// Staleness: 0 synchronous rounds (default), n > 0 at most n batches ahead of the
 	// slowest partition, -1 asynchronous.
-	Staleness int      `json:"staleness,omitempty" yaml:"staleness"`
-	Snapshot  Interval `json:"snapshot,omitzero" yaml:"-"`         // default 10s
-	MaxRows   int64    `json:"max_rows,omitempty" yaml:"max_rows"` // of each table; 0: no bound
+	Staleness int `json:"staleness,omitempty" yaml:"staleness"`
+	// HotRows is how many of the rows that it asks for most often a partition's worker may use
+	// again without pulling them, within the staleness; 0: none.
+	HotRows int `json:"hot_rows,omitempty" yaml:"hot_rows"`
+	// HotBatches is for how many batches it may, after the one that a row was pulled for; 0: at
+	// staleness n that is n. At staleness -1, where nothing else bounds it, it has to be given.
+	HotBatches int      `json:"hot_batches,omitempty" yaml:"hot_batches"`
+	Snapshot   Interval `json:"snapshot,omitzero" yaml:"-"`         // default 10s
+	MaxRows    int64    `json:"max_rows,omitempty" yaml:"max_rows"` // of each table; 0: no bound
 	// MaxBadRows is how many rows may be put aside before the job pauses; default 1000.
 	MaxBadRows  BadBudget `json:"max_bad_rows,omitzero" yaml:"max_bad_rows"`
 	Parallelism int       `json:"parallelism,omitempty" yaml:"parallelism"` // most workers to use; 0: all

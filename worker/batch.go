@@ -43,6 +43,7 @@ type batcher struct {
 	outs      []progress.Outcome
 	tag       wire.Tag
 	peers     []peer
+	hot       *hotRows // nil: no row is kept from batch to batch
 }
 
 // prepared is what is known of a batch before its parameters are.
@@ -102,6 +103,9 @@ func newBatcher(o *loop, a *tidemill.Assignment) *batcher {
 		b.peers[i].grads = make([][]float32, len(tables))
 	}
 	b.prepared, b.spare = newPrepared(len(b.peers), len(tables)), newPrepared(len(b.peers), len(tables))
+	if Keeps(&a.Spec.Train) > 0 {
+		b.hot = newHotRows(a.Spec.Train.HotRows, len(b.peers), tables)
+	}
 	return b
 }
 
@@ -287,10 +291,17 @@ func (b *batcher) inputs() error {
 }
 
 // pull asks one ps for its rows. Different ps may be asked at the same time.
-func (b *batcher) pull(ctx context.Context, i int, _ Batch) error {
+func (b *batcher) pull(ctx context.Context, i int, cur Batch) error {
 	p := &b.peers[i]
 	p.pull = wire.PullRequest{Header: b.header(), IDs: b.asks[i].ids, Bare: !b.sparse}
-	return b.o.ps[i].Pull(ctx, &p.pull, &p.reply)
+	if b.hot == nil || p.pull.Bare {
+		return b.o.ps[i].Pull(ctx, &p.pull, &p.reply)
+	}
+	kept, err := b.hot.pull(ctx, b.o.ps[i], i, &cur, &p.pull, &p.reply)
+	if f := b.o.w.cfg.Events.Kept; f != nil && kept > 0 && err == nil {
+		f(b.o.job, kept)
+	}
+	return err
 }
 
 // compute makes predictions, outcomes and the gradient from what was pulled.

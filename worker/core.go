@@ -20,6 +20,7 @@ type Core struct {
 	wait  int    // answers of the present phase still to come
 	done  []bool // by ps
 	queue []tidemill.Run
+	keep  keeping
 	cur   Batch
 	next  int64 // every ps holds everything below
 	out   []Effect
@@ -30,6 +31,9 @@ type CoreConfig struct {
 	Partition int
 	Staleness int
 	PS        int // number of parameter servers
+	// Keep is for how many batches after the one that it was pulled for a row may be used again
+	// without being pulled; 0: none are kept. At Staleness above 0 grants bound it further.
+	Keep int
 }
 
 // Batch is one granted batch.
@@ -37,6 +41,9 @@ type Batch struct {
 	Round   int64
 	Range   tidemill.Range
 	Members []int
+	// Number counts the batches that the core has begun, from 1. A row that was pulled for one
+	// with number Oldest or above may be used as it was then; Oldest above Number: none may.
+	Number, Oldest int64
 }
 
 type phase uint8
@@ -280,6 +287,7 @@ func (c *Core) granted(run tidemill.Run) {
 		parts[i].First += skip * parts[i].Step
 	}
 	c.queue = append(c.queue, tidemill.Run{Round: run.Round + skip, Count: run.Count - skip, Parts: parts})
+	c.queued()
 }
 
 // start takes the next granted batch.
@@ -297,6 +305,7 @@ func (c *Core) start() {
 		}
 	}
 	c.cur.Round, c.cur.Range = run.Round, p.Batch(0)
+	c.number()
 	run.Round++
 	run.Count--
 	for i := range run.Parts {
@@ -304,6 +313,7 @@ func (c *Core) start() {
 	}
 	if run.Count == 0 {
 		c.queue = slices.Delete(c.queue, 0, 1)
+		c.unqueued()
 	}
 	c.ask(phasePulling, SendPull)
 }

@@ -66,7 +66,7 @@ func newLoop(w *Worker, a *tidemill.Assignment, partition int, m *model.Model, l
 	for _, id := range a.PSes() {
 		o.peers = append(o.peers, a.Members[id])
 	}
-	o.core = NewCore(CoreConfig{Partition: partition, Staleness: a.Spec.Train.Staleness, PS: len(o.peers)})
+	o.core = NewCore(CoreConfig{Partition: partition, Staleness: a.Spec.Train.Staleness, PS: len(o.peers), Keep: Keeps(&a.Spec.Train)})
 	o.batch = newBatcher(o, a)
 	o.link.Store(l)
 	return o

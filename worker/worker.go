@@ -39,6 +39,8 @@ type Events struct {
 	// Bad rows were put aside for a cause (tidemill.BadValue and so on). A batch that is
 	// computed again puts its rows aside again.
 	Bad func(job, cause string, rows int)
+	// Kept: a batch took so many rows from copies that the worker keeps (train.hot_rows).
+	Kept func(job string, rows int)
 }
 
 // Worker trains the partitions that assignments give to it.

@@ -16,6 +16,7 @@ import (
 // partition counts are the operator's own.
 type metrics struct {
 	rows, batches, badRows *prometheus.CounterVec
+	keptRows               *prometheus.CounterVec
 	batchSeconds           *prometheus.HistogramVec
 	leaseLosses            prometheus.Counter
 	leads                  prometheus.Gauge
@@ -32,6 +33,7 @@ func newMetrics(reg prometheus.Registerer, n *Node) *metrics {
 		rows:            prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tidemill_worker_rows_total", Help: "Rows trained by this worker."}, job),
 		batches:         prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tidemill_worker_batches_total", Help: "Batches that every parameter server accepted."}, job),
 		badRows:         prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tidemill_worker_bad_rows_total", Help: "Rows put aside, by cause; those of a batch that was computed again count again."}, []string{"job", "cause"}),
+		keptRows:        prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tidemill_worker_kept_rows_total", Help: "Rows that batches took from copies which the worker keeps, instead of pulling them (train.hot_rows)."}, job),
 		letters:         prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tidemill_trainer_dead_letters_total", Help: "Rows added to the dead-letter topic."}, job),
 		replayed:        prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tidemill_trainer_replayed_rows_total", Help: "Rows of the dead-letter topic that were given to training again."}, job),
 		batchSeconds:    prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "tidemill_worker_batch_seconds", Help: "From reading a batch to its last acknowledgement.", Buckets: prometheus.ExponentialBuckets(1e-5, 4, 10)}, job),
@@ -43,12 +45,12 @@ func newMetrics(reg prometheus.Registerer, n *Node) *metrics {
 		stallSeconds:    prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "tidemill_trainer_barrier_seconds", Help: "From the barrier until every parameter server had captured its state.", Buckets: prometheus.ExponentialBuckets(1e-4, 2, 14)}, job),
 		decisions:       prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tidemill_trainer_decisions_total", Help: "Decisions on candidates."}, []string{"model", "decision"}),
 	}
-	reg.MustRegister(m.rows, m.batches, m.badRows, m.batchSeconds, m.leaseLosses, m.leads, m.rewinds, m.snapshots, m.snapshotSeconds, m.stallSeconds, m.decisions, m.letters, m.replayed, psCollector{n}, clusterCollector{n})
+	reg.MustRegister(m.rows, m.batches, m.badRows, m.keptRows, m.batchSeconds, m.leaseLosses, m.leads, m.rewinds, m.snapshots, m.snapshotSeconds, m.stallSeconds, m.decisions, m.letters, m.replayed, psCollector{n}, clusterCollector{n})
 	return m
 }
 
 func (m *metrics) workerEvents(e worker.Events) worker.Events {
-	batch, bad := e.Batch, e.Bad
+	batch, bad, kept := e.Batch, e.Bad, e.Kept
 	e.Batch = func(job string, partition, rows int, took, compute time.Duration) {
 		m.rows.WithLabelValues(job).Add(float64(rows))
 		m.batches.WithLabelValues(job).Inc()
@@ -61,6 +63,12 @@ func (m *metrics) workerEvents(e worker.Events) worker.Events {
 		m.badRows.WithLabelValues(job, cause).Add(float64(rows))
 		if bad != nil {
 			bad(job, cause, rows)
+		}
+	}
+	e.Kept = func(job string, rows int) {
+		m.keptRows.WithLabelValues(job).Add(float64(rows))
+		if kept != nil {
+			kept(job, rows)
 		}
 	}
 	return e

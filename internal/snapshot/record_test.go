@@ -391,6 +391,9 @@ func FuzzDecodeManifest(f *testing.F) {
 			}
 			return
 		}
+		if m.Format < Format && m.Fence == nil {
+			return // read, and never written again: it lacks what is required now
+		}
 		again, err := m.Encode()
 		if err != nil {
 			t.Fatalf("it decodes and does not encode: %v", err)

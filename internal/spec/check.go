@@ -370,6 +370,7 @@ func (c *checker) train() {
 		c.add("train.linger", "", "train.linger is negative: %v", t.Linger)
 	}
 	c.atLeast("train.staleness", int64(t.Staleness), -1)
+	c.hot()
 	if t.Snapshot.Rows < 0 || t.Snapshot.Time < 0 || t.Snapshot.Rows > 0 && t.Snapshot.Time > 0 {
 		c.add("train.snapshot", "give rows or a time, above 0", "train.snapshot has no cadence")
 	}
@@ -377,6 +378,24 @@ func (c *checker) train() {
 	c.atLeast("train.max_rows", t.MaxRows, 0)
 	c.atLeast("train.parallelism", int64(t.Parallelism), 0)
 	c.atLeast("train.ps", int64(t.PS), 0)
+}
+
+// hot checks what a job says of rows that workers keep.
+func (c *checker) hot() {
+	t := &c.s.Train
+	c.between("train.hot_rows", t.HotRows, 0, 10_000_000)
+	c.between("train.hot_batches", t.HotBatches, 0, 1_000_000)
+	switch {
+	case t.HotRows == 0 && t.HotBatches != 0:
+		c.add("train.hot_batches", "say how many rows with train.hot_rows, or leave it out", "train.hot_batches has no meaning without train.hot_rows")
+	case t.HotRows == 0:
+	case t.Staleness == 0:
+		c.add("train.hot_rows", "give train.staleness, or leave it out", "train.hot_rows keeps rows from batch to batch, which train.staleness 0 does not allow")
+	case t.Staleness < 0 && t.HotBatches == 0:
+		c.add("train.hot_rows", "say for how many batches a row may be used with train.hot_batches, e.g. 4", "train.hot_rows has no bound at train.staleness -1")
+	case t.Staleness > 0 && t.HotBatches > t.Staleness:
+		c.add("train.hot_batches", "", "train.hot_batches must be at most train.staleness %d, not %d", t.Staleness, t.HotBatches)
+	}
 }
 
 func (c *checker) gate() {

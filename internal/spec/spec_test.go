@@ -167,6 +167,7 @@ func TestForms(t *testing.T) {
 		{"offsets", "from: earliest", "offsets: [5, 0]", func(s *tidemill.Spec) bool {
 			return s.Stream.From == "" && reflect.DeepEqual(s.Stream.Offsets, []int64{5, 0})
 		}},
+		{"hot rows", "staleness: 0", "staleness: -1, hot_rows: 100, hot_batches: 4", func(s *tidemill.Spec) bool { return s.Train.HotRows == 100 && s.Train.HotBatches == 4 }},
 		{"until end", "staleness: 0", "until_end: yes", func(s *tidemill.Spec) bool { return s.Train.UntilEnd }},
 		{"empty standardize", "standardize: {}", "standardize:", func(s *tidemill.Spec) bool { return s.Features[2].Standardize != nil }},
 		{"optimizer alone", "{ftrl: {alpha: 0.1}}", "sgd", func(s *tidemill.Spec) bool { return s.Optimizer.Sparse.Kind == "sgd" }},
@@ -219,6 +220,11 @@ var refusals = []struct {
 	{"zero cadence", "{every: 2s}", "{every: 0 rows}", []string{`train.snapshot.every must be`}},
 	{"empty cadence", "{every: 2s}", "{}", []string{`train.snapshot says nothing`}},
 	{"staleness", "staleness: 0", "staleness: -2", []string{`train.staleness must be at least -1, not -2`}},
+	{"hot rows in rounds", "staleness: 0", "hot_rows: 10", []string{`train.hot_rows keeps rows from batch to batch, which train.staleness 0 does not allow`}},
+	{"hot rows without a bound", "staleness: 0", "staleness: -1, hot_rows: 10", []string{`train.hot_rows has no bound at train.staleness -1`}},
+	{"hot batches", "staleness: 0", "staleness: 3, hot_rows: 10, hot_batches: 4", []string{`train.hot_batches must be at most train.staleness 3, not 4`}},
+	{"hot batches alone", "staleness: 0", "staleness: 3, hot_batches: 2", []string{`train.hot_batches has no meaning without train.hot_rows`}},
+	{"hot rows", "staleness: 0", "staleness: 3, hot_rows: -1", []string{`train.hot_rows must be 0 to`}},
 	{"alpha", "gate:   {margin: 0.01, alpha: 0.01", "gate:   {margin: 0.01, alpha: 1.5", []string{`14:31: gate.alpha must lie between 0 and 1, not 1.5`}},
 	{"prove", "gate:   {", "gate:   {prove: hram, ", []string{`unknown proof "hram" (did you mean harm?)`}},
 	{"max examples", "min_examples: 1000", "min_examples: 1000, max_examples: 10", []string{`max_examples 10 is below min_examples 1000`}},

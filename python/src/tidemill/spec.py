@@ -111,6 +111,9 @@ class Train:
     batch: int | None = None
     linger: str | None = None
     staleness: int | None = None
+    hot_rows: int | None = None
+    """rows that a worker may use again within the staleness"""
+    hot_batches: int | None = None
     snapshot: Mapping[str, str] | None = None
     """`{"every": "500 rows"}` or `{"every": "2s"}`"""
     max_rows: int | None = None
