@@ -19,6 +19,21 @@ func gemm512x1x2(c *float32, a *float32, b *float32, k int, ldc int, ras int, ca
 //go:noescape
 func gemm512x1x8(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
 
+// gemm512x1x1h adds the product of 1 rows of A and B's next 16 columns of pairs of bfloat16 to C.
+//
+//go:noescape
+func gemm512x1x1h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+
+// gemm512x1x2h adds the product of 1 rows of A and B's next 32 columns of pairs of bfloat16 to C.
+//
+//go:noescape
+func gemm512x1x2h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+
+// gemm512x1x8h adds the product of 1 rows of A and B's next 128 columns of pairs of bfloat16 to C.
+//
+//go:noescape
+func gemm512x1x8h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+
 // gemm512x2x1 adds the product of 2 rows of A and B's next 16 columns to C.
 //
 //go:noescape
@@ -33,6 +48,21 @@ func gemm512x2x2(c *float32, a *float32, b *float32, k int, ldc int, ras int, ca
 //
 //go:noescape
 func gemm512x2x8(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+
+// gemm512x2x1h adds the product of 2 rows of A and B's next 16 columns of pairs of bfloat16 to C.
+//
+//go:noescape
+func gemm512x2x1h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+
+// gemm512x2x2h adds the product of 2 rows of A and B's next 32 columns of pairs of bfloat16 to C.
+//
+//go:noescape
+func gemm512x2x2h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+
+// gemm512x2x8h adds the product of 2 rows of A and B's next 128 columns of pairs of bfloat16 to C.
+//
+//go:noescape
+func gemm512x2x8h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
 
 // gemm512x3x1 adds the product of 3 rows of A and B's next 16 columns to C.
 //
@@ -49,6 +79,21 @@ func gemm512x3x2(c *float32, a *float32, b *float32, k int, ldc int, ras int, ca
 //go:noescape
 func gemm512x3x8(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
 
+// gemm512x3x1h adds the product of 3 rows of A and B's next 16 columns of pairs of bfloat16 to C.
+//
+//go:noescape
+func gemm512x3x1h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+
+// gemm512x3x2h adds the product of 3 rows of A and B's next 32 columns of pairs of bfloat16 to C.
+//
+//go:noescape
+func gemm512x3x2h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+
+// gemm512x3x8h adds the product of 3 rows of A and B's next 128 columns of pairs of bfloat16 to C.
+//
+//go:noescape
+func gemm512x3x8h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+
 // gemm512x4x1 adds the product of 4 rows of A and B's next 16 columns to C.
 //
 //go:noescape
@@ -58,6 +103,16 @@ func gemm512x4x1(c *float32, a *float32, b *float32, k int, ldc int, ras int, ca
 //
 //go:noescape
 func gemm512x4x2(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+
+// gemm512x4x1h adds the product of 4 rows of A and B's next 16 columns of pairs of bfloat16 to C.
+//
+//go:noescape
+func gemm512x4x1h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+
+// gemm512x4x2h adds the product of 4 rows of A and B's next 32 columns of pairs of bfloat16 to C.
+//
+//go:noescape
+func gemm512x4x2h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
 
 // gemm512x5x1 adds the product of 5 rows of A and B's next 16 columns to C.
 //
@@ -69,6 +124,16 @@ func gemm512x5x1(c *float32, a *float32, b *float32, k int, ldc int, ras int, ca
 //go:noescape
 func gemm512x5x2(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
 
+// gemm512x5x1h adds the product of 5 rows of A and B's next 16 columns of pairs of bfloat16 to C.
+//
+//go:noescape
+func gemm512x5x1h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+
+// gemm512x5x2h adds the product of 5 rows of A and B's next 32 columns of pairs of bfloat16 to C.
+//
+//go:noescape
+func gemm512x5x2h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+
 // gemm512x6x1 adds the product of 6 rows of A and B's next 16 columns to C.
 //
 //go:noescape
@@ -78,6 +143,16 @@ func gemm512x6x1(c *float32, a *float32, b *float32, k int, ldc int, ras int, ca
 //
 //go:noescape
 func gemm512x6x2(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+
+// gemm512x6x1h adds the product of 6 rows of A and B's next 16 columns of pairs of bfloat16 to C.
+//
+//go:noescape
+func gemm512x6x1h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+
+// gemm512x6x2h adds the product of 6 rows of A and B's next 32 columns of pairs of bfloat16 to C.
+//
+//go:noescape
+func gemm512x6x2h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
 
 // gemm512x7x1 adds the product of 7 rows of A and B's next 16 columns to C.
 //
@@ -89,6 +164,16 @@ func gemm512x7x1(c *float32, a *float32, b *float32, k int, ldc int, ras int, ca
 //go:noescape
 func gemm512x7x2(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
 
+// gemm512x7x1h adds the product of 7 rows of A and B's next 16 columns of pairs of bfloat16 to C.
+//
+//go:noescape
+func gemm512x7x1h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+
+// gemm512x7x2h adds the product of 7 rows of A and B's next 32 columns of pairs of bfloat16 to C.
+//
+//go:noescape
+func gemm512x7x2h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+
 // gemm512x8x1 adds the product of 8 rows of A and B's next 16 columns to C.
 //
 //go:noescape
@@ -98,6 +183,16 @@ func gemm512x8x1(c *float32, a *float32, b *float32, k int, ldc int, ras int, ca
 //
 //go:noescape
 func gemm512x8x2(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+
+// gemm512x8x1h adds the product of 8 rows of A and B's next 16 columns of pairs of bfloat16 to C.
+//
+//go:noescape
+func gemm512x8x1h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+
+// gemm512x8x2h adds the product of 8 rows of A and B's next 32 columns of pairs of bfloat16 to C.
+//
+//go:noescape
+func gemm512x8x2h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
 
 // gemm512x9x1 adds the product of 9 rows of A and B's next 16 columns to C.
 //
@@ -109,6 +204,16 @@ func gemm512x9x1(c *float32, a *float32, b *float32, k int, ldc int, ras int, ca
 //go:noescape
 func gemm512x9x2(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
 
+// gemm512x9x1h adds the product of 9 rows of A and B's next 16 columns of pairs of bfloat16 to C.
+//
+//go:noescape
+func gemm512x9x1h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+
+// gemm512x9x2h adds the product of 9 rows of A and B's next 32 columns of pairs of bfloat16 to C.
+//
+//go:noescape
+func gemm512x9x2h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+
 // gemm512x10x1 adds the product of 10 rows of A and B's next 16 columns to C.
 //
 //go:noescape
@@ -118,6 +223,16 @@ func gemm512x10x1(c *float32, a *float32, b *float32, k int, ldc int, ras int, c
 //
 //go:noescape
 func gemm512x10x2(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+
+// gemm512x10x1h adds the product of 10 rows of A and B's next 16 columns of pairs of bfloat16 to C.
+//
+//go:noescape
+func gemm512x10x1h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+
+// gemm512x10x2h adds the product of 10 rows of A and B's next 32 columns of pairs of bfloat16 to C.
+//
+//go:noescape
+func gemm512x10x2h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
 
 // gemm512x11x1 adds the product of 11 rows of A and B's next 16 columns to C.
 //
@@ -129,6 +244,16 @@ func gemm512x11x1(c *float32, a *float32, b *float32, k int, ldc int, ras int, c
 //go:noescape
 func gemm512x11x2(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
 
+// gemm512x11x1h adds the product of 11 rows of A and B's next 16 columns of pairs of bfloat16 to C.
+//
+//go:noescape
+func gemm512x11x1h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+
+// gemm512x11x2h adds the product of 11 rows of A and B's next 32 columns of pairs of bfloat16 to C.
+//
+//go:noescape
+func gemm512x11x2h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+
 // gemm512x12x1 adds the product of 12 rows of A and B's next 16 columns to C.
 //
 //go:noescape
@@ -138,6 +263,16 @@ func gemm512x12x1(c *float32, a *float32, b *float32, k int, ldc int, ras int, c
 //
 //go:noescape
 func gemm512x12x2(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+
+// gemm512x12x1h adds the product of 12 rows of A and B's next 16 columns of pairs of bfloat16 to C.
+//
+//go:noescape
+func gemm512x12x1h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+
+// gemm512x12x2h adds the product of 12 rows of A and B's next 32 columns of pairs of bfloat16 to C.
+//
+//go:noescape
+func gemm512x12x2h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
 
 // gemm256x1x1 adds the product of 1 rows of A and B's next 8 columns to C.
 //
@@ -283,6 +418,17 @@ func pack256(dst *float32, src *float32, rows int, dstStride int, srcStride int)
 //
 //go:noescape
 func transpose8(dst *float32, src *float32, blocks int, dstStride int, srcStride int)
+
+// pairRows512 writes a row of pairs of bfloat16 for each two rows of up to 32 values; strides in bytes, of dst's rows and of one of src's.
+// Where mask1 is 0, only 16 columns are written.
+//
+//go:noescape
+func pairRows512(dst *float32, src *float32, pairs int, dstStride int, srcStride int, mask0 uint32, mask1 uint32)
+
+// halve512 rounds n values to bfloat16 and writes them one after the other, zeros to the next multiple of 2.
+//
+//go:noescape
+func halve512(dst *float32, src *float32, n int)
 
 // axpy512 adds alpha·x to dst.
 //

@@ -6,50 +6,74 @@
 
 // func gemm512x1x1(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
 // Requires: AVX, AVX512F
-TEXT ·gemm512x1x1(SB), NOSPLIT, $0-68
-	MOVQ      c+0(FP), AX
-	MOVQ      a+8(FP), CX
-	MOVQ      b+16(FP), DX
-	MOVQ      k+24(FP), BX
-	MOVQ      ldc+32(FP), SI
-	MOVQ      ras+40(FP), SI
-	MOVQ      cas+48(FP), SI
-	MOVQ      ldb+56(FP), DI
-	MOVL      mask+64(FP), R8
-	KMOVW     R8, K1
+TEXT ·gemm512x1x1(SB), NOSPLIT, $16-68
+	MOVQ     c+0(FP), AX
+	MOVQ     a+8(FP), CX
+	MOVQ     b+16(FP), DX
+	MOVQ     k+24(FP), BX
+	MOVQ     ldc+32(FP), SI
+	MOVQ     ras+40(FP), SI
+	MOVQ     cas+48(FP), SI
+	MOVQ     ldb+56(FP), DI
+	MOVL     mask+64(FP), R8
+	KMOVW    R8, K1
+	TESTL    $0x00010000, R8
+	JZ       setgemm512x1x1
+	VSTMXCSR (SP)
+	MOVL     (SP), R8
+	ORL      $0x00008040, R8
+	MOVL     R8, 8(SP)
+	VLDMXCSR 8(SP)
+
+setgemm512x1x1:
 	MOVQ      AX, R8
 	VMOVUPS.Z (R8), K1, Z0
 
-loop512x1x1:
+loopgemm512x1x1:
 	VBROADCASTSS (CX), Z1
 	VMOVUPS.Z    (DX), K1, Z2
 	VFMADD231PS  Z2, Z1, Z0
 	ADDQ         DI, DX
 	ADDQ         SI, CX
 	DECQ         BX
-	JNZ          loop512x1x1
+	JNZ          loopgemm512x1x1
 	VMOVUPS      Z0, K1, (AX)
+	MOVL         mask+64(FP), AX
+	TESTL        $0x00010000, AX
+	JZ           donegemm512x1x1
+	VLDMXCSR     (SP)
+
+donegemm512x1x1:
 	VZEROUPPER
 	RET
 
 // func gemm512x1x2(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
 // Requires: AVX, AVX512F
-TEXT ·gemm512x1x2(SB), NOSPLIT, $0-68
-	MOVQ      c+0(FP), AX
-	MOVQ      a+8(FP), CX
-	MOVQ      b+16(FP), DX
-	MOVQ      k+24(FP), BX
-	MOVQ      ldc+32(FP), SI
-	MOVQ      ras+40(FP), SI
-	MOVQ      cas+48(FP), SI
-	MOVQ      ldb+56(FP), DI
-	MOVL      mask+64(FP), R8
-	KMOVW     R8, K1
+TEXT ·gemm512x1x2(SB), NOSPLIT, $16-68
+	MOVQ     c+0(FP), AX
+	MOVQ     a+8(FP), CX
+	MOVQ     b+16(FP), DX
+	MOVQ     k+24(FP), BX
+	MOVQ     ldc+32(FP), SI
+	MOVQ     ras+40(FP), SI
+	MOVQ     cas+48(FP), SI
+	MOVQ     ldb+56(FP), DI
+	MOVL     mask+64(FP), R8
+	KMOVW    R8, K1
+	TESTL    $0x00010000, R8
+	JZ       setgemm512x1x2
+	VSTMXCSR (SP)
+	MOVL     (SP), R8
+	ORL      $0x00008040, R8
+	MOVL     R8, 8(SP)
+	VLDMXCSR 8(SP)
+
+setgemm512x1x2:
 	MOVQ      AX, R8
 	VMOVUPS   (R8), Z0
 	VMOVUPS.Z 64(R8), K1, Z1
 
-loop512x1x2:
+loopgemm512x1x2:
 	VBROADCASTSS (CX), Z2
 	VMOVUPS      (DX), Z3
 	VFMADD231PS  Z3, Z2, Z0
@@ -58,25 +82,40 @@ loop512x1x2:
 	ADDQ         DI, DX
 	ADDQ         SI, CX
 	DECQ         BX
-	JNZ          loop512x1x2
+	JNZ          loopgemm512x1x2
 	VMOVUPS      Z0, (AX)
 	VMOVUPS      Z1, K1, 64(AX)
+	MOVL         mask+64(FP), AX
+	TESTL        $0x00010000, AX
+	JZ           donegemm512x1x2
+	VLDMXCSR     (SP)
+
+donegemm512x1x2:
 	VZEROUPPER
 	RET
 
 // func gemm512x1x8(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
 // Requires: AVX, AVX512F
-TEXT ·gemm512x1x8(SB), NOSPLIT, $0-68
-	MOVQ      c+0(FP), AX
-	MOVQ      a+8(FP), CX
-	MOVQ      b+16(FP), DX
-	MOVQ      k+24(FP), BX
-	MOVQ      ldc+32(FP), SI
-	MOVQ      ras+40(FP), SI
-	MOVQ      cas+48(FP), SI
-	MOVQ      ldb+56(FP), DI
-	MOVL      mask+64(FP), R8
-	KMOVW     R8, K1
+TEXT ·gemm512x1x8(SB), NOSPLIT, $16-68
+	MOVQ     c+0(FP), AX
+	MOVQ     a+8(FP), CX
+	MOVQ     b+16(FP), DX
+	MOVQ     k+24(FP), BX
+	MOVQ     ldc+32(FP), SI
+	MOVQ     ras+40(FP), SI
+	MOVQ     cas+48(FP), SI
+	MOVQ     ldb+56(FP), DI
+	MOVL     mask+64(FP), R8
+	KMOVW    R8, K1
+	TESTL    $0x00010000, R8
+	JZ       setgemm512x1x8
+	VSTMXCSR (SP)
+	MOVL     (SP), R8
+	ORL      $0x00008040, R8
+	MOVL     R8, 8(SP)
+	VLDMXCSR 8(SP)
+
+setgemm512x1x8:
 	MOVQ      AX, R8
 	VMOVUPS   (R8), Z0
 	VMOVUPS   64(R8), Z1
@@ -87,7 +126,7 @@ TEXT ·gemm512x1x8(SB), NOSPLIT, $0-68
 	VMOVUPS   384(R8), Z6
 	VMOVUPS.Z 448(R8), K1, Z7
 
-loop512x1x8:
+loopgemm512x1x8:
 	VBROADCASTSS (CX), Z8
 	VMOVUPS      (DX), Z9
 	VFMADD231PS  Z9, Z8, Z0
@@ -108,7 +147,140 @@ loop512x1x8:
 	ADDQ         DI, DX
 	ADDQ         SI, CX
 	DECQ         BX
-	JNZ          loop512x1x8
+	JNZ          loopgemm512x1x8
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	VMOVUPS      Z2, 128(AX)
+	VMOVUPS      Z3, 192(AX)
+	VMOVUPS      Z4, 256(AX)
+	VMOVUPS      Z5, 320(AX)
+	VMOVUPS      Z6, 384(AX)
+	VMOVUPS      Z7, K1, 448(AX)
+	MOVL         mask+64(FP), AX
+	TESTL        $0x00010000, AX
+	JZ           donegemm512x1x8
+	VLDMXCSR     (SP)
+
+donegemm512x1x8:
+	VZEROUPPER
+	RET
+
+// func gemm512x1x1h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+// Requires: AVX, AVX512F
+TEXT ·gemm512x1x1h(SB), NOSPLIT, $0-68
+	MOVQ      c+0(FP), AX
+	MOVQ      a+8(FP), CX
+	MOVQ      b+16(FP), DX
+	MOVQ      k+24(FP), BX
+	MOVQ      ldc+32(FP), SI
+	MOVQ      ras+40(FP), SI
+	MOVQ      cas+48(FP), SI
+	MOVQ      ldb+56(FP), DI
+	MOVL      mask+64(FP), R8
+	KMOVW     R8, K1
+	MOVQ      AX, R8
+	VMOVUPS.Z (R8), K1, Z0
+
+loopgemm512x1x1h:
+	VBROADCASTSS (CX), Z1
+	VMOVUPS.Z    (DX), K1, Z2
+	// VDPBF16PS Z2, Z1, Z0
+	BYTE $0x62; BYTE $0xf2; BYTE $0x76; BYTE $0x48; BYTE $0x52; BYTE $0xc2
+	ADDQ         DI, DX
+	ADDQ         SI, CX
+	DECQ         BX
+	JNZ          loopgemm512x1x1h
+	VMOVUPS      Z0, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func gemm512x1x2h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+// Requires: AVX, AVX512F
+TEXT ·gemm512x1x2h(SB), NOSPLIT, $0-68
+	MOVQ      c+0(FP), AX
+	MOVQ      a+8(FP), CX
+	MOVQ      b+16(FP), DX
+	MOVQ      k+24(FP), BX
+	MOVQ      ldc+32(FP), SI
+	MOVQ      ras+40(FP), SI
+	MOVQ      cas+48(FP), SI
+	MOVQ      ldb+56(FP), DI
+	MOVL      mask+64(FP), R8
+	KMOVW     R8, K1
+	MOVQ      AX, R8
+	VMOVUPS   (R8), Z0
+	VMOVUPS.Z 64(R8), K1, Z1
+
+loopgemm512x1x2h:
+	VBROADCASTSS (CX), Z2
+	VMOVUPS      (DX), Z3
+	// VDPBF16PS Z3, Z2, Z0
+	BYTE $0x62; BYTE $0xf2; BYTE $0x6e; BYTE $0x48; BYTE $0x52; BYTE $0xc3
+	VMOVUPS.Z    64(DX), K1, Z3
+	// VDPBF16PS Z3, Z2, Z1
+	BYTE $0x62; BYTE $0xf2; BYTE $0x6e; BYTE $0x48; BYTE $0x52; BYTE $0xcb
+	ADDQ         DI, DX
+	ADDQ         SI, CX
+	DECQ         BX
+	JNZ          loopgemm512x1x2h
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, K1, 64(AX)
+	VZEROUPPER
+	RET
+
+// func gemm512x1x8h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+// Requires: AVX, AVX512F
+TEXT ·gemm512x1x8h(SB), NOSPLIT, $0-68
+	MOVQ      c+0(FP), AX
+	MOVQ      a+8(FP), CX
+	MOVQ      b+16(FP), DX
+	MOVQ      k+24(FP), BX
+	MOVQ      ldc+32(FP), SI
+	MOVQ      ras+40(FP), SI
+	MOVQ      cas+48(FP), SI
+	MOVQ      ldb+56(FP), DI
+	MOVL      mask+64(FP), R8
+	KMOVW     R8, K1
+	MOVQ      AX, R8
+	VMOVUPS   (R8), Z0
+	VMOVUPS   64(R8), Z1
+	VMOVUPS   128(R8), Z2
+	VMOVUPS   192(R8), Z3
+	VMOVUPS   256(R8), Z4
+	VMOVUPS   320(R8), Z5
+	VMOVUPS   384(R8), Z6
+	VMOVUPS.Z 448(R8), K1, Z7
+
+loopgemm512x1x8h:
+	VBROADCASTSS (CX), Z8
+	VMOVUPS      (DX), Z9
+	// VDPBF16PS Z9, Z8, Z0
+	BYTE $0x62; BYTE $0xd2; BYTE $0x3e; BYTE $0x48; BYTE $0x52; BYTE $0xc1
+	VMOVUPS      64(DX), Z9
+	// VDPBF16PS Z9, Z8, Z1
+	BYTE $0x62; BYTE $0xd2; BYTE $0x3e; BYTE $0x48; BYTE $0x52; BYTE $0xc9
+	VMOVUPS      128(DX), Z9
+	// VDPBF16PS Z9, Z8, Z2
+	BYTE $0x62; BYTE $0xd2; BYTE $0x3e; BYTE $0x48; BYTE $0x52; BYTE $0xd1
+	VMOVUPS      192(DX), Z9
+	// VDPBF16PS Z9, Z8, Z3
+	BYTE $0x62; BYTE $0xd2; BYTE $0x3e; BYTE $0x48; BYTE $0x52; BYTE $0xd9
+	VMOVUPS      256(DX), Z9
+	// VDPBF16PS Z9, Z8, Z4
+	BYTE $0x62; BYTE $0xd2; BYTE $0x3e; BYTE $0x48; BYTE $0x52; BYTE $0xe1
+	VMOVUPS      320(DX), Z9
+	// VDPBF16PS Z9, Z8, Z5
+	BYTE $0x62; BYTE $0xd2; BYTE $0x3e; BYTE $0x48; BYTE $0x52; BYTE $0xe9
+	VMOVUPS      384(DX), Z9
+	// VDPBF16PS Z9, Z8, Z6
+	BYTE $0x62; BYTE $0xd2; BYTE $0x3e; BYTE $0x48; BYTE $0x52; BYTE $0xf1
+	VMOVUPS.Z    448(DX), K1, Z9
+	// VDPBF16PS Z9, Z8, Z7
+	BYTE $0x62; BYTE $0xd2; BYTE $0x3e; BYTE $0x48; BYTE $0x52; BYTE $0xf9
+	ADDQ         DI, DX
+	ADDQ         SI, CX
+	DECQ         BX
+	JNZ          loopgemm512x1x8h
 	VMOVUPS      Z0, (AX)
 	VMOVUPS      Z1, 64(AX)
 	VMOVUPS      Z2, 128(AX)
@@ -122,23 +294,32 @@ loop512x1x8:
 
 // func gemm512x2x1(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
 // Requires: AVX, AVX512F
-TEXT ·gemm512x2x1(SB), NOSPLIT, $0-68
-	MOVQ      c+0(FP), AX
-	MOVQ      a+8(FP), CX
-	MOVQ      b+16(FP), DX
-	MOVQ      k+24(FP), BX
-	MOVQ      ldc+32(FP), SI
-	MOVQ      ras+40(FP), DI
-	MOVQ      cas+48(FP), R8
-	MOVQ      ldb+56(FP), R9
-	MOVL      mask+64(FP), R10
-	KMOVW     R10, K1
+TEXT ·gemm512x2x1(SB), NOSPLIT, $16-68
+	MOVQ     c+0(FP), AX
+	MOVQ     a+8(FP), CX
+	MOVQ     b+16(FP), DX
+	MOVQ     k+24(FP), BX
+	MOVQ     ldc+32(FP), SI
+	MOVQ     ras+40(FP), DI
+	MOVQ     cas+48(FP), R8
+	MOVQ     ldb+56(FP), R9
+	MOVL     mask+64(FP), R10
+	KMOVW    R10, K1
+	TESTL    $0x00010000, R10
+	JZ       setgemm512x2x1
+	VSTMXCSR (SP)
+	MOVL     (SP), R10
+	ORL      $0x00008040, R10
+	MOVL     R10, 8(SP)
+	VLDMXCSR 8(SP)
+
+setgemm512x2x1:
 	MOVQ      AX, R10
 	VMOVUPS.Z (R10), K1, Z0
 	ADDQ      SI, R10
 	VMOVUPS.Z (R10), K1, Z1
 
-loop512x2x1:
+loopgemm512x2x1:
 	VMOVUPS.Z    (DX), K1, Z2
 	VBROADCASTSS (CX), Z3
 	VFMADD231PS  Z2, Z3, Z0
@@ -147,26 +328,41 @@ loop512x2x1:
 	ADDQ         R9, DX
 	ADDQ         R8, CX
 	DECQ         BX
-	JNZ          loop512x2x1
+	JNZ          loopgemm512x2x1
 	VMOVUPS      Z0, K1, (AX)
 	ADDQ         SI, AX
 	VMOVUPS      Z1, K1, (AX)
+	MOVL         mask+64(FP), AX
+	TESTL        $0x00010000, AX
+	JZ           donegemm512x2x1
+	VLDMXCSR     (SP)
+
+donegemm512x2x1:
 	VZEROUPPER
 	RET
 
 // func gemm512x2x2(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
 // Requires: AVX, AVX512F
-TEXT ·gemm512x2x2(SB), NOSPLIT, $0-68
-	MOVQ      c+0(FP), AX
-	MOVQ      a+8(FP), CX
-	MOVQ      b+16(FP), DX
-	MOVQ      k+24(FP), BX
-	MOVQ      ldc+32(FP), SI
-	MOVQ      ras+40(FP), DI
-	MOVQ      cas+48(FP), R8
-	MOVQ      ldb+56(FP), R9
-	MOVL      mask+64(FP), R10
-	KMOVW     R10, K1
+TEXT ·gemm512x2x2(SB), NOSPLIT, $16-68
+	MOVQ     c+0(FP), AX
+	MOVQ     a+8(FP), CX
+	MOVQ     b+16(FP), DX
+	MOVQ     k+24(FP), BX
+	MOVQ     ldc+32(FP), SI
+	MOVQ     ras+40(FP), DI
+	MOVQ     cas+48(FP), R8
+	MOVQ     ldb+56(FP), R9
+	MOVL     mask+64(FP), R10
+	KMOVW    R10, K1
+	TESTL    $0x00010000, R10
+	JZ       setgemm512x2x2
+	VSTMXCSR (SP)
+	MOVL     (SP), R10
+	ORL      $0x00008040, R10
+	MOVL     R10, 8(SP)
+	VLDMXCSR 8(SP)
+
+setgemm512x2x2:
 	MOVQ      AX, R10
 	VMOVUPS   (R10), Z0
 	VMOVUPS.Z 64(R10), K1, Z1
@@ -174,7 +370,7 @@ TEXT ·gemm512x2x2(SB), NOSPLIT, $0-68
 	VMOVUPS   (R10), Z2
 	VMOVUPS.Z 64(R10), K1, Z3
 
-loop512x2x2:
+loopgemm512x2x2:
 	VBROADCASTSS (CX), Z4
 	VBROADCASTSS (CX)(DI*1), Z5
 	VMOVUPS      (DX), Z6
@@ -186,28 +382,43 @@ loop512x2x2:
 	ADDQ         R9, DX
 	ADDQ         R8, CX
 	DECQ         BX
-	JNZ          loop512x2x2
+	JNZ          loopgemm512x2x2
 	VMOVUPS      Z0, (AX)
 	VMOVUPS      Z1, K1, 64(AX)
 	ADDQ         SI, AX
 	VMOVUPS      Z2, (AX)
 	VMOVUPS      Z3, K1, 64(AX)
+	MOVL         mask+64(FP), AX
+	TESTL        $0x00010000, AX
+	JZ           donegemm512x2x2
+	VLDMXCSR     (SP)
+
+donegemm512x2x2:
 	VZEROUPPER
 	RET
 
 // func gemm512x2x8(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
 // Requires: AVX, AVX512F
-TEXT ·gemm512x2x8(SB), NOSPLIT, $0-68
-	MOVQ      c+0(FP), AX
-	MOVQ      a+8(FP), CX
-	MOVQ      b+16(FP), DX
-	MOVQ      k+24(FP), BX
-	MOVQ      ldc+32(FP), SI
-	MOVQ      ras+40(FP), DI
-	MOVQ      cas+48(FP), R8
-	MOVQ      ldb+56(FP), R9
-	MOVL      mask+64(FP), R10
-	KMOVW     R10, K1
+TEXT ·gemm512x2x8(SB), NOSPLIT, $16-68
+	MOVQ     c+0(FP), AX
+	MOVQ     a+8(FP), CX
+	MOVQ     b+16(FP), DX
+	MOVQ     k+24(FP), BX
+	MOVQ     ldc+32(FP), SI
+	MOVQ     ras+40(FP), DI
+	MOVQ     cas+48(FP), R8
+	MOVQ     ldb+56(FP), R9
+	MOVL     mask+64(FP), R10
+	KMOVW    R10, K1
+	TESTL    $0x00010000, R10
+	JZ       setgemm512x2x8
+	VSTMXCSR (SP)
+	MOVL     (SP), R10
+	ORL      $0x00008040, R10
+	MOVL     R10, 8(SP)
+	VLDMXCSR 8(SP)
+
+setgemm512x2x8:
 	MOVQ      AX, R10
 	VMOVUPS   (R10), Z0
 	VMOVUPS   64(R10), Z1
@@ -227,7 +438,7 @@ TEXT ·gemm512x2x8(SB), NOSPLIT, $0-68
 	VMOVUPS   384(R10), Z14
 	VMOVUPS.Z 448(R10), K1, Z15
 
-loop512x2x8:
+loopgemm512x2x8:
 	VBROADCASTSS (CX), Z16
 	VBROADCASTSS (CX)(DI*1), Z17
 	VMOVUPS      (DX), Z18
@@ -257,7 +468,7 @@ loop512x2x8:
 	ADDQ         R9, DX
 	ADDQ         R8, CX
 	DECQ         BX
-	JNZ          loop512x2x8
+	JNZ          loopgemm512x2x8
 	VMOVUPS      Z0, (AX)
 	VMOVUPS      Z1, 64(AX)
 	VMOVUPS      Z2, 128(AX)
@@ -275,12 +486,18 @@ loop512x2x8:
 	VMOVUPS      Z13, 320(AX)
 	VMOVUPS      Z14, 384(AX)
 	VMOVUPS      Z15, K1, 448(AX)
+	MOVL         mask+64(FP), AX
+	TESTL        $0x00010000, AX
+	JZ           donegemm512x2x8
+	VLDMXCSR     (SP)
+
+donegemm512x2x8:
 	VZEROUPPER
 	RET
 
-// func gemm512x3x1(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+// func gemm512x2x1h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
 // Requires: AVX, AVX512F
-TEXT ·gemm512x3x1(SB), NOSPLIT, $0-68
+TEXT ·gemm512x2x1h(SB), NOSPLIT, $0-68
 	MOVQ      c+0(FP), AX
 	MOVQ      a+8(FP), CX
 	MOVQ      b+16(FP), DX
@@ -295,32 +512,28 @@ TEXT ·gemm512x3x1(SB), NOSPLIT, $0-68
 	VMOVUPS.Z (R10), K1, Z0
 	ADDQ      SI, R10
 	VMOVUPS.Z (R10), K1, Z1
-	ADDQ      SI, R10
-	VMOVUPS.Z (R10), K1, Z2
 
-loop512x3x1:
-	VMOVUPS.Z    (DX), K1, Z3
-	VBROADCASTSS (CX), Z4
-	VFMADD231PS  Z3, Z4, Z0
-	VBROADCASTSS (CX)(DI*1), Z4
-	VFMADD231PS  Z3, Z4, Z1
-	VBROADCASTSS (CX)(DI*2), Z4
-	VFMADD231PS  Z3, Z4, Z2
+loopgemm512x2x1h:
+	VMOVUPS.Z    (DX), K1, Z2
+	VBROADCASTSS (CX), Z3
+	// VDPBF16PS Z2, Z3, Z0
+	BYTE $0x62; BYTE $0xf2; BYTE $0x66; BYTE $0x48; BYTE $0x52; BYTE $0xc2
+	VBROADCASTSS (CX)(DI*1), Z3
+	// VDPBF16PS Z2, Z3, Z1
+	BYTE $0x62; BYTE $0xf2; BYTE $0x66; BYTE $0x48; BYTE $0x52; BYTE $0xca
 	ADDQ         R9, DX
 	ADDQ         R8, CX
 	DECQ         BX
-	JNZ          loop512x3x1
+	JNZ          loopgemm512x2x1h
 	VMOVUPS      Z0, K1, (AX)
 	ADDQ         SI, AX
 	VMOVUPS      Z1, K1, (AX)
-	ADDQ         SI, AX
-	VMOVUPS      Z2, K1, (AX)
 	VZEROUPPER
 	RET
 
-// func gemm512x3x2(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+// func gemm512x2x2h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
 // Requires: AVX, AVX512F
-TEXT ·gemm512x3x2(SB), NOSPLIT, $0-68
+TEXT ·gemm512x2x2h(SB), NOSPLIT, $0-68
 	MOVQ      c+0(FP), AX
 	MOVQ      a+8(FP), CX
 	MOVQ      b+16(FP), DX
@@ -337,40 +550,35 @@ TEXT ·gemm512x3x2(SB), NOSPLIT, $0-68
 	ADDQ      SI, R10
 	VMOVUPS   (R10), Z2
 	VMOVUPS.Z 64(R10), K1, Z3
-	ADDQ      SI, R10
-	VMOVUPS   (R10), Z4
-	VMOVUPS.Z 64(R10), K1, Z5
 
-loop512x3x2:
+loopgemm512x2x2h:
+	VBROADCASTSS (CX), Z4
+	VBROADCASTSS (CX)(DI*1), Z5
 	VMOVUPS      (DX), Z6
-	VMOVUPS.Z    64(DX), K1, Z7
-	VBROADCASTSS (CX), Z8
-	VFMADD231PS  Z6, Z8, Z0
-	VFMADD231PS  Z7, Z8, Z1
-	VBROADCASTSS (CX)(DI*1), Z8
-	VFMADD231PS  Z6, Z8, Z2
-	VFMADD231PS  Z7, Z8, Z3
-	VBROADCASTSS (CX)(DI*2), Z8
-	VFMADD231PS  Z6, Z8, Z4
-	VFMADD231PS  Z7, Z8, Z5
+	// VDPBF16PS Z6, Z4, Z0
+	BYTE $0x62; BYTE $0xf2; BYTE $0x5e; BYTE $0x48; BYTE $0x52; BYTE $0xc6
+	// VDPBF16PS Z6, Z5, Z2
+	BYTE $0x62; BYTE $0xf2; BYTE $0x56; BYTE $0x48; BYTE $0x52; BYTE $0xd6
+	VMOVUPS.Z    64(DX), K1, Z6
+	// VDPBF16PS Z6, Z4, Z1
+	BYTE $0x62; BYTE $0xf2; BYTE $0x5e; BYTE $0x48; BYTE $0x52; BYTE $0xce
+	// VDPBF16PS Z6, Z5, Z3
+	BYTE $0x62; BYTE $0xf2; BYTE $0x56; BYTE $0x48; BYTE $0x52; BYTE $0xde
 	ADDQ         R9, DX
 	ADDQ         R8, CX
 	DECQ         BX
-	JNZ          loop512x3x2
+	JNZ          loopgemm512x2x2h
 	VMOVUPS      Z0, (AX)
 	VMOVUPS      Z1, K1, 64(AX)
 	ADDQ         SI, AX
 	VMOVUPS      Z2, (AX)
 	VMOVUPS      Z3, K1, 64(AX)
-	ADDQ         SI, AX
-	VMOVUPS      Z4, (AX)
-	VMOVUPS      Z5, K1, 64(AX)
 	VZEROUPPER
 	RET
 
-// func gemm512x3x8(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+// func gemm512x2x8h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
 // Requires: AVX, AVX512F
-TEXT ·gemm512x3x8(SB), NOSPLIT, $0-68
+TEXT ·gemm512x2x8h(SB), NOSPLIT, $0-68
 	MOVQ      c+0(FP), AX
 	MOVQ      a+8(FP), CX
 	MOVQ      b+16(FP), DX
@@ -399,6 +607,234 @@ TEXT ·gemm512x3x8(SB), NOSPLIT, $0-68
 	VMOVUPS   320(R10), Z13
 	VMOVUPS   384(R10), Z14
 	VMOVUPS.Z 448(R10), K1, Z15
+
+loopgemm512x2x8h:
+	VBROADCASTSS (CX), Z16
+	VBROADCASTSS (CX)(DI*1), Z17
+	VMOVUPS      (DX), Z18
+	// VDPBF16PS Z18, Z16, Z0
+	BYTE $0x62; BYTE $0xb2; BYTE $0x7e; BYTE $0x40; BYTE $0x52; BYTE $0xc2
+	// VDPBF16PS Z18, Z17, Z8
+	BYTE $0x62; BYTE $0x32; BYTE $0x76; BYTE $0x40; BYTE $0x52; BYTE $0xc2
+	VMOVUPS      64(DX), Z18
+	// VDPBF16PS Z18, Z16, Z1
+	BYTE $0x62; BYTE $0xb2; BYTE $0x7e; BYTE $0x40; BYTE $0x52; BYTE $0xca
+	// VDPBF16PS Z18, Z17, Z9
+	BYTE $0x62; BYTE $0x32; BYTE $0x76; BYTE $0x40; BYTE $0x52; BYTE $0xca
+	VMOVUPS      128(DX), Z18
+	// VDPBF16PS Z18, Z16, Z2
+	BYTE $0x62; BYTE $0xb2; BYTE $0x7e; BYTE $0x40; BYTE $0x52; BYTE $0xd2
+	// VDPBF16PS Z18, Z17, Z10
+	BYTE $0x62; BYTE $0x32; BYTE $0x76; BYTE $0x40; BYTE $0x52; BYTE $0xd2
+	VMOVUPS      192(DX), Z18
+	// VDPBF16PS Z18, Z16, Z3
+	BYTE $0x62; BYTE $0xb2; BYTE $0x7e; BYTE $0x40; BYTE $0x52; BYTE $0xda
+	// VDPBF16PS Z18, Z17, Z11
+	BYTE $0x62; BYTE $0x32; BYTE $0x76; BYTE $0x40; BYTE $0x52; BYTE $0xda
+	VMOVUPS      256(DX), Z18
+	// VDPBF16PS Z18, Z16, Z4
+	BYTE $0x62; BYTE $0xb2; BYTE $0x7e; BYTE $0x40; BYTE $0x52; BYTE $0xe2
+	// VDPBF16PS Z18, Z17, Z12
+	BYTE $0x62; BYTE $0x32; BYTE $0x76; BYTE $0x40; BYTE $0x52; BYTE $0xe2
+	VMOVUPS      320(DX), Z18
+	// VDPBF16PS Z18, Z16, Z5
+	BYTE $0x62; BYTE $0xb2; BYTE $0x7e; BYTE $0x40; BYTE $0x52; BYTE $0xea
+	// VDPBF16PS Z18, Z17, Z13
+	BYTE $0x62; BYTE $0x32; BYTE $0x76; BYTE $0x40; BYTE $0x52; BYTE $0xea
+	VMOVUPS      384(DX), Z18
+	// VDPBF16PS Z18, Z16, Z6
+	BYTE $0x62; BYTE $0xb2; BYTE $0x7e; BYTE $0x40; BYTE $0x52; BYTE $0xf2
+	// VDPBF16PS Z18, Z17, Z14
+	BYTE $0x62; BYTE $0x32; BYTE $0x76; BYTE $0x40; BYTE $0x52; BYTE $0xf2
+	VMOVUPS.Z    448(DX), K1, Z18
+	// VDPBF16PS Z18, Z16, Z7
+	BYTE $0x62; BYTE $0xb2; BYTE $0x7e; BYTE $0x40; BYTE $0x52; BYTE $0xfa
+	// VDPBF16PS Z18, Z17, Z15
+	BYTE $0x62; BYTE $0x32; BYTE $0x76; BYTE $0x40; BYTE $0x52; BYTE $0xfa
+	ADDQ         R9, DX
+	ADDQ         R8, CX
+	DECQ         BX
+	JNZ          loopgemm512x2x8h
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	VMOVUPS      Z2, 128(AX)
+	VMOVUPS      Z3, 192(AX)
+	VMOVUPS      Z4, 256(AX)
+	VMOVUPS      Z5, 320(AX)
+	VMOVUPS      Z6, 384(AX)
+	VMOVUPS      Z7, K1, 448(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z8, (AX)
+	VMOVUPS      Z9, 64(AX)
+	VMOVUPS      Z10, 128(AX)
+	VMOVUPS      Z11, 192(AX)
+	VMOVUPS      Z12, 256(AX)
+	VMOVUPS      Z13, 320(AX)
+	VMOVUPS      Z14, 384(AX)
+	VMOVUPS      Z15, K1, 448(AX)
+	VZEROUPPER
+	RET
+
+// func gemm512x3x1(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+// Requires: AVX, AVX512F
+TEXT ·gemm512x3x1(SB), NOSPLIT, $16-68
+	MOVQ     c+0(FP), AX
+	MOVQ     a+8(FP), CX
+	MOVQ     b+16(FP), DX
+	MOVQ     k+24(FP), BX
+	MOVQ     ldc+32(FP), SI
+	MOVQ     ras+40(FP), DI
+	MOVQ     cas+48(FP), R8
+	MOVQ     ldb+56(FP), R9
+	MOVL     mask+64(FP), R10
+	KMOVW    R10, K1
+	TESTL    $0x00010000, R10
+	JZ       setgemm512x3x1
+	VSTMXCSR (SP)
+	MOVL     (SP), R10
+	ORL      $0x00008040, R10
+	MOVL     R10, 8(SP)
+	VLDMXCSR 8(SP)
+
+setgemm512x3x1:
+	MOVQ      AX, R10
+	VMOVUPS.Z (R10), K1, Z0
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z1
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z2
+
+loopgemm512x3x1:
+	VMOVUPS.Z    (DX), K1, Z3
+	VBROADCASTSS (CX), Z4
+	VFMADD231PS  Z3, Z4, Z0
+	VBROADCASTSS (CX)(DI*1), Z4
+	VFMADD231PS  Z3, Z4, Z1
+	VBROADCASTSS (CX)(DI*2), Z4
+	VFMADD231PS  Z3, Z4, Z2
+	ADDQ         R9, DX
+	ADDQ         R8, CX
+	DECQ         BX
+	JNZ          loopgemm512x3x1
+	VMOVUPS      Z0, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z1, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z2, K1, (AX)
+	MOVL         mask+64(FP), AX
+	TESTL        $0x00010000, AX
+	JZ           donegemm512x3x1
+	VLDMXCSR     (SP)
+
+donegemm512x3x1:
+	VZEROUPPER
+	RET
+
+// func gemm512x3x2(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+// Requires: AVX, AVX512F
+TEXT ·gemm512x3x2(SB), NOSPLIT, $16-68
+	MOVQ     c+0(FP), AX
+	MOVQ     a+8(FP), CX
+	MOVQ     b+16(FP), DX
+	MOVQ     k+24(FP), BX
+	MOVQ     ldc+32(FP), SI
+	MOVQ     ras+40(FP), DI
+	MOVQ     cas+48(FP), R8
+	MOVQ     ldb+56(FP), R9
+	MOVL     mask+64(FP), R10
+	KMOVW    R10, K1
+	TESTL    $0x00010000, R10
+	JZ       setgemm512x3x2
+	VSTMXCSR (SP)
+	MOVL     (SP), R10
+	ORL      $0x00008040, R10
+	MOVL     R10, 8(SP)
+	VLDMXCSR 8(SP)
+
+setgemm512x3x2:
+	MOVQ      AX, R10
+	VMOVUPS   (R10), Z0
+	VMOVUPS.Z 64(R10), K1, Z1
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z2
+	VMOVUPS.Z 64(R10), K1, Z3
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z4
+	VMOVUPS.Z 64(R10), K1, Z5
+
+loopgemm512x3x2:
+	VMOVUPS      (DX), Z6
+	VMOVUPS.Z    64(DX), K1, Z7
+	VBROADCASTSS (CX), Z8
+	VFMADD231PS  Z6, Z8, Z0
+	VFMADD231PS  Z7, Z8, Z1
+	VBROADCASTSS (CX)(DI*1), Z8
+	VFMADD231PS  Z6, Z8, Z2
+	VFMADD231PS  Z7, Z8, Z3
+	VBROADCASTSS (CX)(DI*2), Z8
+	VFMADD231PS  Z6, Z8, Z4
+	VFMADD231PS  Z7, Z8, Z5
+	ADDQ         R9, DX
+	ADDQ         R8, CX
+	DECQ         BX
+	JNZ          loopgemm512x3x2
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z2, (AX)
+	VMOVUPS      Z3, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z4, (AX)
+	VMOVUPS      Z5, K1, 64(AX)
+	MOVL         mask+64(FP), AX
+	TESTL        $0x00010000, AX
+	JZ           donegemm512x3x2
+	VLDMXCSR     (SP)
+
+donegemm512x3x2:
+	VZEROUPPER
+	RET
+
+// func gemm512x3x8(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+// Requires: AVX, AVX512F
+TEXT ·gemm512x3x8(SB), NOSPLIT, $16-68
+	MOVQ     c+0(FP), AX
+	MOVQ     a+8(FP), CX
+	MOVQ     b+16(FP), DX
+	MOVQ     k+24(FP), BX
+	MOVQ     ldc+32(FP), SI
+	MOVQ     ras+40(FP), DI
+	MOVQ     cas+48(FP), R8
+	MOVQ     ldb+56(FP), R9
+	MOVL     mask+64(FP), R10
+	KMOVW    R10, K1
+	TESTL    $0x00010000, R10
+	JZ       setgemm512x3x8
+	VSTMXCSR (SP)
+	MOVL     (SP), R10
+	ORL      $0x00008040, R10
+	MOVL     R10, 8(SP)
+	VLDMXCSR 8(SP)
+
+setgemm512x3x8:
+	MOVQ      AX, R10
+	VMOVUPS   (R10), Z0
+	VMOVUPS   64(R10), Z1
+	VMOVUPS   128(R10), Z2
+	VMOVUPS   192(R10), Z3
+	VMOVUPS   256(R10), Z4
+	VMOVUPS   320(R10), Z5
+	VMOVUPS   384(R10), Z6
+	VMOVUPS.Z 448(R10), K1, Z7
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z8
+	VMOVUPS   64(R10), Z9
+	VMOVUPS   128(R10), Z10
+	VMOVUPS   192(R10), Z11
+	VMOVUPS   256(R10), Z12
+	VMOVUPS   320(R10), Z13
+	VMOVUPS   384(R10), Z14
+	VMOVUPS.Z 448(R10), K1, Z15
 	ADDQ      SI, R10
 	VMOVUPS   (R10), Z16
 	VMOVUPS   64(R10), Z17
@@ -409,7 +845,7 @@ TEXT ·gemm512x3x8(SB), NOSPLIT, $0-68
 	VMOVUPS   384(R10), Z22
 	VMOVUPS.Z 448(R10), K1, Z23
 
-loop512x3x8:
+loopgemm512x3x8:
 	VBROADCASTSS (CX), Z24
 	VBROADCASTSS (CX)(DI*1), Z25
 	VBROADCASTSS (CX)(DI*2), Z26
@@ -448,7 +884,246 @@ loop512x3x8:
 	ADDQ         R9, DX
 	ADDQ         R8, CX
 	DECQ         BX
-	JNZ          loop512x3x8
+	JNZ          loopgemm512x3x8
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	VMOVUPS      Z2, 128(AX)
+	VMOVUPS      Z3, 192(AX)
+	VMOVUPS      Z4, 256(AX)
+	VMOVUPS      Z5, 320(AX)
+	VMOVUPS      Z6, 384(AX)
+	VMOVUPS      Z7, K1, 448(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z8, (AX)
+	VMOVUPS      Z9, 64(AX)
+	VMOVUPS      Z10, 128(AX)
+	VMOVUPS      Z11, 192(AX)
+	VMOVUPS      Z12, 256(AX)
+	VMOVUPS      Z13, 320(AX)
+	VMOVUPS      Z14, 384(AX)
+	VMOVUPS      Z15, K1, 448(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z16, (AX)
+	VMOVUPS      Z17, 64(AX)
+	VMOVUPS      Z18, 128(AX)
+	VMOVUPS      Z19, 192(AX)
+	VMOVUPS      Z20, 256(AX)
+	VMOVUPS      Z21, 320(AX)
+	VMOVUPS      Z22, 384(AX)
+	VMOVUPS      Z23, K1, 448(AX)
+	MOVL         mask+64(FP), AX
+	TESTL        $0x00010000, AX
+	JZ           donegemm512x3x8
+	VLDMXCSR     (SP)
+
+donegemm512x3x8:
+	VZEROUPPER
+	RET
+
+// func gemm512x3x1h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+// Requires: AVX, AVX512F
+TEXT ·gemm512x3x1h(SB), NOSPLIT, $0-68
+	MOVQ      c+0(FP), AX
+	MOVQ      a+8(FP), CX
+	MOVQ      b+16(FP), DX
+	MOVQ      k+24(FP), BX
+	MOVQ      ldc+32(FP), SI
+	MOVQ      ras+40(FP), DI
+	MOVQ      cas+48(FP), R8
+	MOVQ      ldb+56(FP), R9
+	MOVL      mask+64(FP), R10
+	KMOVW     R10, K1
+	MOVQ      AX, R10
+	VMOVUPS.Z (R10), K1, Z0
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z1
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z2
+
+loopgemm512x3x1h:
+	VMOVUPS.Z    (DX), K1, Z3
+	VBROADCASTSS (CX), Z4
+	// VDPBF16PS Z3, Z4, Z0
+	BYTE $0x62; BYTE $0xf2; BYTE $0x5e; BYTE $0x48; BYTE $0x52; BYTE $0xc3
+	VBROADCASTSS (CX)(DI*1), Z4
+	// VDPBF16PS Z3, Z4, Z1
+	BYTE $0x62; BYTE $0xf2; BYTE $0x5e; BYTE $0x48; BYTE $0x52; BYTE $0xcb
+	VBROADCASTSS (CX)(DI*2), Z4
+	// VDPBF16PS Z3, Z4, Z2
+	BYTE $0x62; BYTE $0xf2; BYTE $0x5e; BYTE $0x48; BYTE $0x52; BYTE $0xd3
+	ADDQ         R9, DX
+	ADDQ         R8, CX
+	DECQ         BX
+	JNZ          loopgemm512x3x1h
+	VMOVUPS      Z0, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z1, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z2, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func gemm512x3x2h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+// Requires: AVX, AVX512F
+TEXT ·gemm512x3x2h(SB), NOSPLIT, $0-68
+	MOVQ      c+0(FP), AX
+	MOVQ      a+8(FP), CX
+	MOVQ      b+16(FP), DX
+	MOVQ      k+24(FP), BX
+	MOVQ      ldc+32(FP), SI
+	MOVQ      ras+40(FP), DI
+	MOVQ      cas+48(FP), R8
+	MOVQ      ldb+56(FP), R9
+	MOVL      mask+64(FP), R10
+	KMOVW     R10, K1
+	MOVQ      AX, R10
+	VMOVUPS   (R10), Z0
+	VMOVUPS.Z 64(R10), K1, Z1
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z2
+	VMOVUPS.Z 64(R10), K1, Z3
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z4
+	VMOVUPS.Z 64(R10), K1, Z5
+
+loopgemm512x3x2h:
+	VMOVUPS      (DX), Z6
+	VMOVUPS.Z    64(DX), K1, Z7
+	VBROADCASTSS (CX), Z8
+	// VDPBF16PS Z6, Z8, Z0
+	BYTE $0x62; BYTE $0xf2; BYTE $0x3e; BYTE $0x48; BYTE $0x52; BYTE $0xc6
+	// VDPBF16PS Z7, Z8, Z1
+	BYTE $0x62; BYTE $0xf2; BYTE $0x3e; BYTE $0x48; BYTE $0x52; BYTE $0xcf
+	VBROADCASTSS (CX)(DI*1), Z8
+	// VDPBF16PS Z6, Z8, Z2
+	BYTE $0x62; BYTE $0xf2; BYTE $0x3e; BYTE $0x48; BYTE $0x52; BYTE $0xd6
+	// VDPBF16PS Z7, Z8, Z3
+	BYTE $0x62; BYTE $0xf2; BYTE $0x3e; BYTE $0x48; BYTE $0x52; BYTE $0xdf
+	VBROADCASTSS (CX)(DI*2), Z8
+	// VDPBF16PS Z6, Z8, Z4
+	BYTE $0x62; BYTE $0xf2; BYTE $0x3e; BYTE $0x48; BYTE $0x52; BYTE $0xe6
+	// VDPBF16PS Z7, Z8, Z5
+	BYTE $0x62; BYTE $0xf2; BYTE $0x3e; BYTE $0x48; BYTE $0x52; BYTE $0xef
+	ADDQ         R9, DX
+	ADDQ         R8, CX
+	DECQ         BX
+	JNZ          loopgemm512x3x2h
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z2, (AX)
+	VMOVUPS      Z3, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z4, (AX)
+	VMOVUPS      Z5, K1, 64(AX)
+	VZEROUPPER
+	RET
+
+// func gemm512x3x8h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+// Requires: AVX, AVX512F
+TEXT ·gemm512x3x8h(SB), NOSPLIT, $0-68
+	MOVQ      c+0(FP), AX
+	MOVQ      a+8(FP), CX
+	MOVQ      b+16(FP), DX
+	MOVQ      k+24(FP), BX
+	MOVQ      ldc+32(FP), SI
+	MOVQ      ras+40(FP), DI
+	MOVQ      cas+48(FP), R8
+	MOVQ      ldb+56(FP), R9
+	MOVL      mask+64(FP), R10
+	KMOVW     R10, K1
+	MOVQ      AX, R10
+	VMOVUPS   (R10), Z0
+	VMOVUPS   64(R10), Z1
+	VMOVUPS   128(R10), Z2
+	VMOVUPS   192(R10), Z3
+	VMOVUPS   256(R10), Z4
+	VMOVUPS   320(R10), Z5
+	VMOVUPS   384(R10), Z6
+	VMOVUPS.Z 448(R10), K1, Z7
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z8
+	VMOVUPS   64(R10), Z9
+	VMOVUPS   128(R10), Z10
+	VMOVUPS   192(R10), Z11
+	VMOVUPS   256(R10), Z12
+	VMOVUPS   320(R10), Z13
+	VMOVUPS   384(R10), Z14
+	VMOVUPS.Z 448(R10), K1, Z15
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z16
+	VMOVUPS   64(R10), Z17
+	VMOVUPS   128(R10), Z18
+	VMOVUPS   192(R10), Z19
+	VMOVUPS   256(R10), Z20
+	VMOVUPS   320(R10), Z21
+	VMOVUPS   384(R10), Z22
+	VMOVUPS.Z 448(R10), K1, Z23
+
+loopgemm512x3x8h:
+	VBROADCASTSS (CX), Z24
+	VBROADCASTSS (CX)(DI*1), Z25
+	VBROADCASTSS (CX)(DI*2), Z26
+	VMOVUPS      (DX), Z27
+	// VDPBF16PS Z27, Z24, Z0
+	BYTE $0x62; BYTE $0x92; BYTE $0x3e; BYTE $0x40; BYTE $0x52; BYTE $0xc3
+	// VDPBF16PS Z27, Z25, Z8
+	BYTE $0x62; BYTE $0x12; BYTE $0x36; BYTE $0x40; BYTE $0x52; BYTE $0xc3
+	// VDPBF16PS Z27, Z26, Z16
+	BYTE $0x62; BYTE $0x82; BYTE $0x2e; BYTE $0x40; BYTE $0x52; BYTE $0xc3
+	VMOVUPS      64(DX), Z27
+	// VDPBF16PS Z27, Z24, Z1
+	BYTE $0x62; BYTE $0x92; BYTE $0x3e; BYTE $0x40; BYTE $0x52; BYTE $0xcb
+	// VDPBF16PS Z27, Z25, Z9
+	BYTE $0x62; BYTE $0x12; BYTE $0x36; BYTE $0x40; BYTE $0x52; BYTE $0xcb
+	// VDPBF16PS Z27, Z26, Z17
+	BYTE $0x62; BYTE $0x82; BYTE $0x2e; BYTE $0x40; BYTE $0x52; BYTE $0xcb
+	VMOVUPS      128(DX), Z27
+	// VDPBF16PS Z27, Z24, Z2
+	BYTE $0x62; BYTE $0x92; BYTE $0x3e; BYTE $0x40; BYTE $0x52; BYTE $0xd3
+	// VDPBF16PS Z27, Z25, Z10
+	BYTE $0x62; BYTE $0x12; BYTE $0x36; BYTE $0x40; BYTE $0x52; BYTE $0xd3
+	// VDPBF16PS Z27, Z26, Z18
+	BYTE $0x62; BYTE $0x82; BYTE $0x2e; BYTE $0x40; BYTE $0x52; BYTE $0xd3
+	VMOVUPS      192(DX), Z27
+	// VDPBF16PS Z27, Z24, Z3
+	BYTE $0x62; BYTE $0x92; BYTE $0x3e; BYTE $0x40; BYTE $0x52; BYTE $0xdb
+	// VDPBF16PS Z27, Z25, Z11
+	BYTE $0x62; BYTE $0x12; BYTE $0x36; BYTE $0x40; BYTE $0x52; BYTE $0xdb
+	// VDPBF16PS Z27, Z26, Z19
+	BYTE $0x62; BYTE $0x82; BYTE $0x2e; BYTE $0x40; BYTE $0x52; BYTE $0xdb
+	VMOVUPS      256(DX), Z27
+	// VDPBF16PS Z27, Z24, Z4
+	BYTE $0x62; BYTE $0x92; BYTE $0x3e; BYTE $0x40; BYTE $0x52; BYTE $0xe3
+	// VDPBF16PS Z27, Z25, Z12
+	BYTE $0x62; BYTE $0x12; BYTE $0x36; BYTE $0x40; BYTE $0x52; BYTE $0xe3
+	// VDPBF16PS Z27, Z26, Z20
+	BYTE $0x62; BYTE $0x82; BYTE $0x2e; BYTE $0x40; BYTE $0x52; BYTE $0xe3
+	VMOVUPS      320(DX), Z27
+	// VDPBF16PS Z27, Z24, Z5
+	BYTE $0x62; BYTE $0x92; BYTE $0x3e; BYTE $0x40; BYTE $0x52; BYTE $0xeb
+	// VDPBF16PS Z27, Z25, Z13
+	BYTE $0x62; BYTE $0x12; BYTE $0x36; BYTE $0x40; BYTE $0x52; BYTE $0xeb
+	// VDPBF16PS Z27, Z26, Z21
+	BYTE $0x62; BYTE $0x82; BYTE $0x2e; BYTE $0x40; BYTE $0x52; BYTE $0xeb
+	VMOVUPS      384(DX), Z27
+	// VDPBF16PS Z27, Z24, Z6
+	BYTE $0x62; BYTE $0x92; BYTE $0x3e; BYTE $0x40; BYTE $0x52; BYTE $0xf3
+	// VDPBF16PS Z27, Z25, Z14
+	BYTE $0x62; BYTE $0x12; BYTE $0x36; BYTE $0x40; BYTE $0x52; BYTE $0xf3
+	// VDPBF16PS Z27, Z26, Z22
+	BYTE $0x62; BYTE $0x82; BYTE $0x2e; BYTE $0x40; BYTE $0x52; BYTE $0xf3
+	VMOVUPS.Z    448(DX), K1, Z27
+	// VDPBF16PS Z27, Z24, Z7
+	BYTE $0x62; BYTE $0x92; BYTE $0x3e; BYTE $0x40; BYTE $0x52; BYTE $0xfb
+	// VDPBF16PS Z27, Z25, Z15
+	BYTE $0x62; BYTE $0x12; BYTE $0x36; BYTE $0x40; BYTE $0x52; BYTE $0xfb
+	// VDPBF16PS Z27, Z26, Z23
+	BYTE $0x62; BYTE $0x82; BYTE $0x2e; BYTE $0x40; BYTE $0x52; BYTE $0xfb
+	ADDQ         R9, DX
+	ADDQ         R8, CX
+	DECQ         BX
+	JNZ          loopgemm512x3x8h
 	VMOVUPS      Z0, (AX)
 	VMOVUPS      Z1, 64(AX)
 	VMOVUPS      Z2, 128(AX)
@@ -480,7 +1155,148 @@ loop512x3x8:
 
 // func gemm512x4x1(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
 // Requires: AVX, AVX512F
-TEXT ·gemm512x4x1(SB), NOSPLIT, $0-68
+TEXT ·gemm512x4x1(SB), NOSPLIT, $16-68
+	MOVQ     c+0(FP), AX
+	MOVQ     a+8(FP), CX
+	MOVQ     b+16(FP), DX
+	MOVQ     k+24(FP), BX
+	MOVQ     ldc+32(FP), SI
+	MOVQ     ras+40(FP), DI
+	MOVQ     cas+48(FP), R8
+	MOVQ     ldb+56(FP), R9
+	MOVL     mask+64(FP), R10
+	KMOVW    R10, K1
+	TESTL    $0x00010000, R10
+	JZ       setgemm512x4x1
+	VSTMXCSR (SP)
+	MOVL     (SP), R10
+	ORL      $0x00008040, R10
+	MOVL     R10, 8(SP)
+	VLDMXCSR 8(SP)
+
+setgemm512x4x1:
+	MOVQ      AX, R10
+	VMOVUPS.Z (R10), K1, Z0
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z1
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z2
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z3
+	LEAQ      (CX)(DI*2), R10
+	ADDQ      DI, R10
+
+loopgemm512x4x1:
+	VMOVUPS.Z    (DX), K1, Z4
+	VBROADCASTSS (CX), Z5
+	VFMADD231PS  Z4, Z5, Z0
+	VBROADCASTSS (CX)(DI*1), Z5
+	VFMADD231PS  Z4, Z5, Z1
+	VBROADCASTSS (CX)(DI*2), Z5
+	VFMADD231PS  Z4, Z5, Z2
+	VBROADCASTSS (R10), Z5
+	VFMADD231PS  Z4, Z5, Z3
+	ADDQ         R9, DX
+	ADDQ         R8, CX
+	ADDQ         R8, R10
+	DECQ         BX
+	JNZ          loopgemm512x4x1
+	VMOVUPS      Z0, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z1, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z2, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z3, K1, (AX)
+	MOVL         mask+64(FP), AX
+	TESTL        $0x00010000, AX
+	JZ           donegemm512x4x1
+	VLDMXCSR     (SP)
+
+donegemm512x4x1:
+	VZEROUPPER
+	RET
+
+// func gemm512x4x2(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+// Requires: AVX, AVX512F
+TEXT ·gemm512x4x2(SB), NOSPLIT, $16-68
+	MOVQ     c+0(FP), AX
+	MOVQ     a+8(FP), CX
+	MOVQ     b+16(FP), DX
+	MOVQ     k+24(FP), BX
+	MOVQ     ldc+32(FP), SI
+	MOVQ     ras+40(FP), DI
+	MOVQ     cas+48(FP), R8
+	MOVQ     ldb+56(FP), R9
+	MOVL     mask+64(FP), R10
+	KMOVW    R10, K1
+	TESTL    $0x00010000, R10
+	JZ       setgemm512x4x2
+	VSTMXCSR (SP)
+	MOVL     (SP), R10
+	ORL      $0x00008040, R10
+	MOVL     R10, 8(SP)
+	VLDMXCSR 8(SP)
+
+setgemm512x4x2:
+	MOVQ      AX, R10
+	VMOVUPS   (R10), Z0
+	VMOVUPS.Z 64(R10), K1, Z1
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z2
+	VMOVUPS.Z 64(R10), K1, Z3
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z4
+	VMOVUPS.Z 64(R10), K1, Z5
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z6
+	VMOVUPS.Z 64(R10), K1, Z7
+	LEAQ      (CX)(DI*2), R10
+	ADDQ      DI, R10
+
+loopgemm512x4x2:
+	VMOVUPS      (DX), Z8
+	VMOVUPS.Z    64(DX), K1, Z9
+	VBROADCASTSS (CX), Z10
+	VFMADD231PS  Z8, Z10, Z0
+	VFMADD231PS  Z9, Z10, Z1
+	VBROADCASTSS (CX)(DI*1), Z10
+	VFMADD231PS  Z8, Z10, Z2
+	VFMADD231PS  Z9, Z10, Z3
+	VBROADCASTSS (CX)(DI*2), Z10
+	VFMADD231PS  Z8, Z10, Z4
+	VFMADD231PS  Z9, Z10, Z5
+	VBROADCASTSS (R10), Z10
+	VFMADD231PS  Z8, Z10, Z6
+	VFMADD231PS  Z9, Z10, Z7
+	ADDQ         R9, DX
+	ADDQ         R8, CX
+	ADDQ         R8, R10
+	DECQ         BX
+	JNZ          loopgemm512x4x2
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z2, (AX)
+	VMOVUPS      Z3, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z4, (AX)
+	VMOVUPS      Z5, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z6, (AX)
+	VMOVUPS      Z7, K1, 64(AX)
+	MOVL         mask+64(FP), AX
+	TESTL        $0x00010000, AX
+	JZ           donegemm512x4x2
+	VLDMXCSR     (SP)
+
+donegemm512x4x2:
+	VZEROUPPER
+	RET
+
+// func gemm512x4x1h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+// Requires: AVX, AVX512F
+TEXT ·gemm512x4x1h(SB), NOSPLIT, $0-68
 	MOVQ      c+0(FP), AX
 	MOVQ      a+8(FP), CX
 	MOVQ      b+16(FP), DX
@@ -502,21 +1318,25 @@ TEXT ·gemm512x4x1(SB), NOSPLIT, $0-68
 	LEAQ      (CX)(DI*2), R10
 	ADDQ      DI, R10
 
-loop512x4x1:
+loopgemm512x4x1h:
 	VMOVUPS.Z    (DX), K1, Z4
 	VBROADCASTSS (CX), Z5
-	VFMADD231PS  Z4, Z5, Z0
+	// VDPBF16PS Z4, Z5, Z0
+	BYTE $0x62; BYTE $0xf2; BYTE $0x56; BYTE $0x48; BYTE $0x52; BYTE $0xc4
 	VBROADCASTSS (CX)(DI*1), Z5
-	VFMADD231PS  Z4, Z5, Z1
+	// VDPBF16PS Z4, Z5, Z1
+	BYTE $0x62; BYTE $0xf2; BYTE $0x56; BYTE $0x48; BYTE $0x52; BYTE $0xcc
 	VBROADCASTSS (CX)(DI*2), Z5
-	VFMADD231PS  Z4, Z5, Z2
+	// VDPBF16PS Z4, Z5, Z2
+	BYTE $0x62; BYTE $0xf2; BYTE $0x56; BYTE $0x48; BYTE $0x52; BYTE $0xd4
 	VBROADCASTSS (R10), Z5
-	VFMADD231PS  Z4, Z5, Z3
+	// VDPBF16PS Z4, Z5, Z3
+	BYTE $0x62; BYTE $0xf2; BYTE $0x56; BYTE $0x48; BYTE $0x52; BYTE $0xdc
 	ADDQ         R9, DX
 	ADDQ         R8, CX
 	ADDQ         R8, R10
 	DECQ         BX
-	JNZ          loop512x4x1
+	JNZ          loopgemm512x4x1h
 	VMOVUPS      Z0, K1, (AX)
 	ADDQ         SI, AX
 	VMOVUPS      Z1, K1, (AX)
@@ -527,9 +1347,9 @@ loop512x4x1:
 	VZEROUPPER
 	RET
 
-// func gemm512x4x2(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+// func gemm512x4x2h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
 // Requires: AVX, AVX512F
-TEXT ·gemm512x4x2(SB), NOSPLIT, $0-68
+TEXT ·gemm512x4x2h(SB), NOSPLIT, $0-68
 	MOVQ      c+0(FP), AX
 	MOVQ      a+8(FP), CX
 	MOVQ      b+16(FP), DX
@@ -555,26 +1375,34 @@ TEXT ·gemm512x4x2(SB), NOSPLIT, $0-68
 	LEAQ      (CX)(DI*2), R10
 	ADDQ      DI, R10
 
-loop512x4x2:
+loopgemm512x4x2h:
 	VMOVUPS      (DX), Z8
 	VMOVUPS.Z    64(DX), K1, Z9
 	VBROADCASTSS (CX), Z10
-	VFMADD231PS  Z8, Z10, Z0
-	VFMADD231PS  Z9, Z10, Z1
+	// VDPBF16PS Z8, Z10, Z0
+	BYTE $0x62; BYTE $0xd2; BYTE $0x2e; BYTE $0x48; BYTE $0x52; BYTE $0xc0
+	// VDPBF16PS Z9, Z10, Z1
+	BYTE $0x62; BYTE $0xd2; BYTE $0x2e; BYTE $0x48; BYTE $0x52; BYTE $0xc9
 	VBROADCASTSS (CX)(DI*1), Z10
-	VFMADD231PS  Z8, Z10, Z2
-	VFMADD231PS  Z9, Z10, Z3
+	// VDPBF16PS Z8, Z10, Z2
+	BYTE $0x62; BYTE $0xd2; BYTE $0x2e; BYTE $0x48; BYTE $0x52; BYTE $0xd0
+	// VDPBF16PS Z9, Z10, Z3
+	BYTE $0x62; BYTE $0xd2; BYTE $0x2e; BYTE $0x48; BYTE $0x52; BYTE $0xd9
 	VBROADCASTSS (CX)(DI*2), Z10
-	VFMADD231PS  Z8, Z10, Z4
-	VFMADD231PS  Z9, Z10, Z5
+	// VDPBF16PS Z8, Z10, Z4
+	BYTE $0x62; BYTE $0xd2; BYTE $0x2e; BYTE $0x48; BYTE $0x52; BYTE $0xe0
+	// VDPBF16PS Z9, Z10, Z5
+	BYTE $0x62; BYTE $0xd2; BYTE $0x2e; BYTE $0x48; BYTE $0x52; BYTE $0xe9
 	VBROADCASTSS (R10), Z10
-	VFMADD231PS  Z8, Z10, Z6
-	VFMADD231PS  Z9, Z10, Z7
+	// VDPBF16PS Z8, Z10, Z6
+	BYTE $0x62; BYTE $0xd2; BYTE $0x2e; BYTE $0x48; BYTE $0x52; BYTE $0xf0
+	// VDPBF16PS Z9, Z10, Z7
+	BYTE $0x62; BYTE $0xd2; BYTE $0x2e; BYTE $0x48; BYTE $0x52; BYTE $0xf9
 	ADDQ         R9, DX
 	ADDQ         R8, CX
 	ADDQ         R8, R10
 	DECQ         BX
-	JNZ          loop512x4x2
+	JNZ          loopgemm512x4x2h
 	VMOVUPS      Z0, (AX)
 	VMOVUPS      Z1, K1, 64(AX)
 	ADDQ         SI, AX
@@ -591,7 +1419,163 @@ loop512x4x2:
 
 // func gemm512x5x1(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
 // Requires: AVX, AVX512F
-TEXT ·gemm512x5x1(SB), NOSPLIT, $0-68
+TEXT ·gemm512x5x1(SB), NOSPLIT, $16-68
+	MOVQ     c+0(FP), AX
+	MOVQ     a+8(FP), CX
+	MOVQ     b+16(FP), DX
+	MOVQ     k+24(FP), BX
+	MOVQ     ldc+32(FP), SI
+	MOVQ     ras+40(FP), DI
+	MOVQ     cas+48(FP), R8
+	MOVQ     ldb+56(FP), R9
+	MOVL     mask+64(FP), R10
+	KMOVW    R10, K1
+	TESTL    $0x00010000, R10
+	JZ       setgemm512x5x1
+	VSTMXCSR (SP)
+	MOVL     (SP), R10
+	ORL      $0x00008040, R10
+	MOVL     R10, 8(SP)
+	VLDMXCSR 8(SP)
+
+setgemm512x5x1:
+	MOVQ      AX, R10
+	VMOVUPS.Z (R10), K1, Z0
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z1
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z2
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z3
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z4
+	LEAQ      (CX)(DI*2), R10
+	ADDQ      DI, R10
+
+loopgemm512x5x1:
+	VMOVUPS.Z    (DX), K1, Z5
+	VBROADCASTSS (CX), Z6
+	VFMADD231PS  Z5, Z6, Z0
+	VBROADCASTSS (CX)(DI*1), Z6
+	VFMADD231PS  Z5, Z6, Z1
+	VBROADCASTSS (CX)(DI*2), Z6
+	VFMADD231PS  Z5, Z6, Z2
+	VBROADCASTSS (R10), Z6
+	VFMADD231PS  Z5, Z6, Z3
+	VBROADCASTSS (R10)(DI*1), Z6
+	VFMADD231PS  Z5, Z6, Z4
+	ADDQ         R9, DX
+	ADDQ         R8, CX
+	ADDQ         R8, R10
+	DECQ         BX
+	JNZ          loopgemm512x5x1
+	VMOVUPS      Z0, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z1, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z2, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z3, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z4, K1, (AX)
+	MOVL         mask+64(FP), AX
+	TESTL        $0x00010000, AX
+	JZ           donegemm512x5x1
+	VLDMXCSR     (SP)
+
+donegemm512x5x1:
+	VZEROUPPER
+	RET
+
+// func gemm512x5x2(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+// Requires: AVX, AVX512F
+TEXT ·gemm512x5x2(SB), NOSPLIT, $16-68
+	MOVQ     c+0(FP), AX
+	MOVQ     a+8(FP), CX
+	MOVQ     b+16(FP), DX
+	MOVQ     k+24(FP), BX
+	MOVQ     ldc+32(FP), SI
+	MOVQ     ras+40(FP), DI
+	MOVQ     cas+48(FP), R8
+	MOVQ     ldb+56(FP), R9
+	MOVL     mask+64(FP), R10
+	KMOVW    R10, K1
+	TESTL    $0x00010000, R10
+	JZ       setgemm512x5x2
+	VSTMXCSR (SP)
+	MOVL     (SP), R10
+	ORL      $0x00008040, R10
+	MOVL     R10, 8(SP)
+	VLDMXCSR 8(SP)
+
+setgemm512x5x2:
+	MOVQ      AX, R10
+	VMOVUPS   (R10), Z0
+	VMOVUPS.Z 64(R10), K1, Z1
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z2
+	VMOVUPS.Z 64(R10), K1, Z3
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z4
+	VMOVUPS.Z 64(R10), K1, Z5
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z6
+	VMOVUPS.Z 64(R10), K1, Z7
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z8
+	VMOVUPS.Z 64(R10), K1, Z9
+	LEAQ      (CX)(DI*2), R10
+	ADDQ      DI, R10
+
+loopgemm512x5x2:
+	VMOVUPS      (DX), Z10
+	VMOVUPS.Z    64(DX), K1, Z11
+	VBROADCASTSS (CX), Z12
+	VFMADD231PS  Z10, Z12, Z0
+	VFMADD231PS  Z11, Z12, Z1
+	VBROADCASTSS (CX)(DI*1), Z12
+	VFMADD231PS  Z10, Z12, Z2
+	VFMADD231PS  Z11, Z12, Z3
+	VBROADCASTSS (CX)(DI*2), Z12
+	VFMADD231PS  Z10, Z12, Z4
+	VFMADD231PS  Z11, Z12, Z5
+	VBROADCASTSS (R10), Z12
+	VFMADD231PS  Z10, Z12, Z6
+	VFMADD231PS  Z11, Z12, Z7
+	VBROADCASTSS (R10)(DI*1), Z12
+	VFMADD231PS  Z10, Z12, Z8
+	VFMADD231PS  Z11, Z12, Z9
+	ADDQ         R9, DX
+	ADDQ         R8, CX
+	ADDQ         R8, R10
+	DECQ         BX
+	JNZ          loopgemm512x5x2
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z2, (AX)
+	VMOVUPS      Z3, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z4, (AX)
+	VMOVUPS      Z5, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z6, (AX)
+	VMOVUPS      Z7, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z8, (AX)
+	VMOVUPS      Z9, K1, 64(AX)
+	MOVL         mask+64(FP), AX
+	TESTL        $0x00010000, AX
+	JZ           donegemm512x5x2
+	VLDMXCSR     (SP)
+
+donegemm512x5x2:
+	VZEROUPPER
+	RET
+
+// func gemm512x5x1h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+// Requires: AVX, AVX512F
+TEXT ·gemm512x5x1h(SB), NOSPLIT, $0-68
 	MOVQ      c+0(FP), AX
 	MOVQ      a+8(FP), CX
 	MOVQ      b+16(FP), DX
@@ -615,23 +1599,28 @@ TEXT ·gemm512x5x1(SB), NOSPLIT, $0-68
 	LEAQ      (CX)(DI*2), R10
 	ADDQ      DI, R10
 
-loop512x5x1:
+loopgemm512x5x1h:
 	VMOVUPS.Z    (DX), K1, Z5
 	VBROADCASTSS (CX), Z6
-	VFMADD231PS  Z5, Z6, Z0
+	// VDPBF16PS Z5, Z6, Z0
+	BYTE $0x62; BYTE $0xf2; BYTE $0x4e; BYTE $0x48; BYTE $0x52; BYTE $0xc5
 	VBROADCASTSS (CX)(DI*1), Z6
-	VFMADD231PS  Z5, Z6, Z1
+	// VDPBF16PS Z5, Z6, Z1
+	BYTE $0x62; BYTE $0xf2; BYTE $0x4e; BYTE $0x48; BYTE $0x52; BYTE $0xcd
 	VBROADCASTSS (CX)(DI*2), Z6
-	VFMADD231PS  Z5, Z6, Z2
+	// VDPBF16PS Z5, Z6, Z2
+	BYTE $0x62; BYTE $0xf2; BYTE $0x4e; BYTE $0x48; BYTE $0x52; BYTE $0xd5
 	VBROADCASTSS (R10), Z6
-	VFMADD231PS  Z5, Z6, Z3
+	// VDPBF16PS Z5, Z6, Z3
+	BYTE $0x62; BYTE $0xf2; BYTE $0x4e; BYTE $0x48; BYTE $0x52; BYTE $0xdd
 	VBROADCASTSS (R10)(DI*1), Z6
-	VFMADD231PS  Z5, Z6, Z4
+	// VDPBF16PS Z5, Z6, Z4
+	BYTE $0x62; BYTE $0xf2; BYTE $0x4e; BYTE $0x48; BYTE $0x52; BYTE $0xe5
 	ADDQ         R9, DX
 	ADDQ         R8, CX
 	ADDQ         R8, R10
 	DECQ         BX
-	JNZ          loop512x5x1
+	JNZ          loopgemm512x5x1h
 	VMOVUPS      Z0, K1, (AX)
 	ADDQ         SI, AX
 	VMOVUPS      Z1, K1, (AX)
@@ -644,9 +1633,9 @@ loop512x5x1:
 	VZEROUPPER
 	RET
 
-// func gemm512x5x2(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+// func gemm512x5x2h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
 // Requires: AVX, AVX512F
-TEXT ·gemm512x5x2(SB), NOSPLIT, $0-68
+TEXT ·gemm512x5x2h(SB), NOSPLIT, $0-68
 	MOVQ      c+0(FP), AX
 	MOVQ      a+8(FP), CX
 	MOVQ      b+16(FP), DX
@@ -675,29 +1664,39 @@ TEXT ·gemm512x5x2(SB), NOSPLIT, $0-68
 	LEAQ      (CX)(DI*2), R10
 	ADDQ      DI, R10
 
-loop512x5x2:
+loopgemm512x5x2h:
 	VMOVUPS      (DX), Z10
 	VMOVUPS.Z    64(DX), K1, Z11
 	VBROADCASTSS (CX), Z12
-	VFMADD231PS  Z10, Z12, Z0
-	VFMADD231PS  Z11, Z12, Z1
+	// VDPBF16PS Z10, Z12, Z0
+	BYTE $0x62; BYTE $0xd2; BYTE $0x1e; BYTE $0x48; BYTE $0x52; BYTE $0xc2
+	// VDPBF16PS Z11, Z12, Z1
+	BYTE $0x62; BYTE $0xd2; BYTE $0x1e; BYTE $0x48; BYTE $0x52; BYTE $0xcb
 	VBROADCASTSS (CX)(DI*1), Z12
-	VFMADD231PS  Z10, Z12, Z2
-	VFMADD231PS  Z11, Z12, Z3
+	// VDPBF16PS Z10, Z12, Z2
+	BYTE $0x62; BYTE $0xd2; BYTE $0x1e; BYTE $0x48; BYTE $0x52; BYTE $0xd2
+	// VDPBF16PS Z11, Z12, Z3
+	BYTE $0x62; BYTE $0xd2; BYTE $0x1e; BYTE $0x48; BYTE $0x52; BYTE $0xdb
 	VBROADCASTSS (CX)(DI*2), Z12
-	VFMADD231PS  Z10, Z12, Z4
-	VFMADD231PS  Z11, Z12, Z5
+	// VDPBF16PS Z10, Z12, Z4
+	BYTE $0x62; BYTE $0xd2; BYTE $0x1e; BYTE $0x48; BYTE $0x52; BYTE $0xe2
+	// VDPBF16PS Z11, Z12, Z5
+	BYTE $0x62; BYTE $0xd2; BYTE $0x1e; BYTE $0x48; BYTE $0x52; BYTE $0xeb
 	VBROADCASTSS (R10), Z12
-	VFMADD231PS  Z10, Z12, Z6
-	VFMADD231PS  Z11, Z12, Z7
+	// VDPBF16PS Z10, Z12, Z6
+	BYTE $0x62; BYTE $0xd2; BYTE $0x1e; BYTE $0x48; BYTE $0x52; BYTE $0xf2
+	// VDPBF16PS Z11, Z12, Z7
+	BYTE $0x62; BYTE $0xd2; BYTE $0x1e; BYTE $0x48; BYTE $0x52; BYTE $0xfb
 	VBROADCASTSS (R10)(DI*1), Z12
-	VFMADD231PS  Z10, Z12, Z8
-	VFMADD231PS  Z11, Z12, Z9
+	// VDPBF16PS Z10, Z12, Z8
+	BYTE $0x62; BYTE $0x52; BYTE $0x1e; BYTE $0x48; BYTE $0x52; BYTE $0xc2
+	// VDPBF16PS Z11, Z12, Z9
+	BYTE $0x62; BYTE $0x52; BYTE $0x1e; BYTE $0x48; BYTE $0x52; BYTE $0xcb
 	ADDQ         R9, DX
 	ADDQ         R8, CX
 	ADDQ         R8, R10
 	DECQ         BX
-	JNZ          loop512x5x2
+	JNZ          loopgemm512x5x2h
 	VMOVUPS      Z0, (AX)
 	VMOVUPS      Z1, K1, 64(AX)
 	ADDQ         SI, AX
@@ -717,7 +1716,178 @@ loop512x5x2:
 
 // func gemm512x6x1(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
 // Requires: AVX, AVX512F
-TEXT ·gemm512x6x1(SB), NOSPLIT, $0-68
+TEXT ·gemm512x6x1(SB), NOSPLIT, $16-68
+	MOVQ     c+0(FP), AX
+	MOVQ     a+8(FP), CX
+	MOVQ     b+16(FP), DX
+	MOVQ     k+24(FP), BX
+	MOVQ     ldc+32(FP), SI
+	MOVQ     ras+40(FP), DI
+	MOVQ     cas+48(FP), R8
+	MOVQ     ldb+56(FP), R9
+	MOVL     mask+64(FP), R10
+	KMOVW    R10, K1
+	TESTL    $0x00010000, R10
+	JZ       setgemm512x6x1
+	VSTMXCSR (SP)
+	MOVL     (SP), R10
+	ORL      $0x00008040, R10
+	MOVL     R10, 8(SP)
+	VLDMXCSR 8(SP)
+
+setgemm512x6x1:
+	MOVQ      AX, R10
+	VMOVUPS.Z (R10), K1, Z0
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z1
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z2
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z3
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z4
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z5
+	LEAQ      (CX)(DI*2), R10
+	ADDQ      DI, R10
+
+loopgemm512x6x1:
+	VMOVUPS.Z    (DX), K1, Z6
+	VBROADCASTSS (CX), Z7
+	VFMADD231PS  Z6, Z7, Z0
+	VBROADCASTSS (CX)(DI*1), Z7
+	VFMADD231PS  Z6, Z7, Z1
+	VBROADCASTSS (CX)(DI*2), Z7
+	VFMADD231PS  Z6, Z7, Z2
+	VBROADCASTSS (R10), Z7
+	VFMADD231PS  Z6, Z7, Z3
+	VBROADCASTSS (R10)(DI*1), Z7
+	VFMADD231PS  Z6, Z7, Z4
+	VBROADCASTSS (R10)(DI*2), Z7
+	VFMADD231PS  Z6, Z7, Z5
+	ADDQ         R9, DX
+	ADDQ         R8, CX
+	ADDQ         R8, R10
+	DECQ         BX
+	JNZ          loopgemm512x6x1
+	VMOVUPS      Z0, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z1, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z2, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z3, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z4, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z5, K1, (AX)
+	MOVL         mask+64(FP), AX
+	TESTL        $0x00010000, AX
+	JZ           donegemm512x6x1
+	VLDMXCSR     (SP)
+
+donegemm512x6x1:
+	VZEROUPPER
+	RET
+
+// func gemm512x6x2(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+// Requires: AVX, AVX512F
+TEXT ·gemm512x6x2(SB), NOSPLIT, $16-68
+	MOVQ     c+0(FP), AX
+	MOVQ     a+8(FP), CX
+	MOVQ     b+16(FP), DX
+	MOVQ     k+24(FP), BX
+	MOVQ     ldc+32(FP), SI
+	MOVQ     ras+40(FP), DI
+	MOVQ     cas+48(FP), R8
+	MOVQ     ldb+56(FP), R9
+	MOVL     mask+64(FP), R10
+	KMOVW    R10, K1
+	TESTL    $0x00010000, R10
+	JZ       setgemm512x6x2
+	VSTMXCSR (SP)
+	MOVL     (SP), R10
+	ORL      $0x00008040, R10
+	MOVL     R10, 8(SP)
+	VLDMXCSR 8(SP)
+
+setgemm512x6x2:
+	MOVQ      AX, R10
+	VMOVUPS   (R10), Z0
+	VMOVUPS.Z 64(R10), K1, Z1
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z2
+	VMOVUPS.Z 64(R10), K1, Z3
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z4
+	VMOVUPS.Z 64(R10), K1, Z5
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z6
+	VMOVUPS.Z 64(R10), K1, Z7
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z8
+	VMOVUPS.Z 64(R10), K1, Z9
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z10
+	VMOVUPS.Z 64(R10), K1, Z11
+	LEAQ      (CX)(DI*2), R10
+	ADDQ      DI, R10
+
+loopgemm512x6x2:
+	VMOVUPS      (DX), Z12
+	VMOVUPS.Z    64(DX), K1, Z13
+	VBROADCASTSS (CX), Z14
+	VFMADD231PS  Z12, Z14, Z0
+	VFMADD231PS  Z13, Z14, Z1
+	VBROADCASTSS (CX)(DI*1), Z14
+	VFMADD231PS  Z12, Z14, Z2
+	VFMADD231PS  Z13, Z14, Z3
+	VBROADCASTSS (CX)(DI*2), Z14
+	VFMADD231PS  Z12, Z14, Z4
+	VFMADD231PS  Z13, Z14, Z5
+	VBROADCASTSS (R10), Z14
+	VFMADD231PS  Z12, Z14, Z6
+	VFMADD231PS  Z13, Z14, Z7
+	VBROADCASTSS (R10)(DI*1), Z14
+	VFMADD231PS  Z12, Z14, Z8
+	VFMADD231PS  Z13, Z14, Z9
+	VBROADCASTSS (R10)(DI*2), Z14
+	VFMADD231PS  Z12, Z14, Z10
+	VFMADD231PS  Z13, Z14, Z11
+	ADDQ         R9, DX
+	ADDQ         R8, CX
+	ADDQ         R8, R10
+	DECQ         BX
+	JNZ          loopgemm512x6x2
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z2, (AX)
+	VMOVUPS      Z3, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z4, (AX)
+	VMOVUPS      Z5, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z6, (AX)
+	VMOVUPS      Z7, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z8, (AX)
+	VMOVUPS      Z9, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z10, (AX)
+	VMOVUPS      Z11, K1, 64(AX)
+	MOVL         mask+64(FP), AX
+	TESTL        $0x00010000, AX
+	JZ           donegemm512x6x2
+	VLDMXCSR     (SP)
+
+donegemm512x6x2:
+	VZEROUPPER
+	RET
+
+// func gemm512x6x1h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+// Requires: AVX, AVX512F
+TEXT ·gemm512x6x1h(SB), NOSPLIT, $0-68
 	MOVQ      c+0(FP), AX
 	MOVQ      a+8(FP), CX
 	MOVQ      b+16(FP), DX
@@ -743,25 +1913,31 @@ TEXT ·gemm512x6x1(SB), NOSPLIT, $0-68
 	LEAQ      (CX)(DI*2), R10
 	ADDQ      DI, R10
 
-loop512x6x1:
+loopgemm512x6x1h:
 	VMOVUPS.Z    (DX), K1, Z6
 	VBROADCASTSS (CX), Z7
-	VFMADD231PS  Z6, Z7, Z0
+	// VDPBF16PS Z6, Z7, Z0
+	BYTE $0x62; BYTE $0xf2; BYTE $0x46; BYTE $0x48; BYTE $0x52; BYTE $0xc6
 	VBROADCASTSS (CX)(DI*1), Z7
-	VFMADD231PS  Z6, Z7, Z1
+	// VDPBF16PS Z6, Z7, Z1
+	BYTE $0x62; BYTE $0xf2; BYTE $0x46; BYTE $0x48; BYTE $0x52; BYTE $0xce
 	VBROADCASTSS (CX)(DI*2), Z7
-	VFMADD231PS  Z6, Z7, Z2
+	// VDPBF16PS Z6, Z7, Z2
+	BYTE $0x62; BYTE $0xf2; BYTE $0x46; BYTE $0x48; BYTE $0x52; BYTE $0xd6
 	VBROADCASTSS (R10), Z7
-	VFMADD231PS  Z6, Z7, Z3
+	// VDPBF16PS Z6, Z7, Z3
+	BYTE $0x62; BYTE $0xf2; BYTE $0x46; BYTE $0x48; BYTE $0x52; BYTE $0xde
 	VBROADCASTSS (R10)(DI*1), Z7
-	VFMADD231PS  Z6, Z7, Z4
+	// VDPBF16PS Z6, Z7, Z4
+	BYTE $0x62; BYTE $0xf2; BYTE $0x46; BYTE $0x48; BYTE $0x52; BYTE $0xe6
 	VBROADCASTSS (R10)(DI*2), Z7
-	VFMADD231PS  Z6, Z7, Z5
+	// VDPBF16PS Z6, Z7, Z5
+	BYTE $0x62; BYTE $0xf2; BYTE $0x46; BYTE $0x48; BYTE $0x52; BYTE $0xee
 	ADDQ         R9, DX
 	ADDQ         R8, CX
 	ADDQ         R8, R10
 	DECQ         BX
-	JNZ          loop512x6x1
+	JNZ          loopgemm512x6x1h
 	VMOVUPS      Z0, K1, (AX)
 	ADDQ         SI, AX
 	VMOVUPS      Z1, K1, (AX)
@@ -776,9 +1952,9 @@ loop512x6x1:
 	VZEROUPPER
 	RET
 
-// func gemm512x6x2(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+// func gemm512x6x2h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
 // Requires: AVX, AVX512F
-TEXT ·gemm512x6x2(SB), NOSPLIT, $0-68
+TEXT ·gemm512x6x2h(SB), NOSPLIT, $0-68
 	MOVQ      c+0(FP), AX
 	MOVQ      a+8(FP), CX
 	MOVQ      b+16(FP), DX
@@ -810,32 +1986,44 @@ TEXT ·gemm512x6x2(SB), NOSPLIT, $0-68
 	LEAQ      (CX)(DI*2), R10
 	ADDQ      DI, R10
 
-loop512x6x2:
+loopgemm512x6x2h:
 	VMOVUPS      (DX), Z12
 	VMOVUPS.Z    64(DX), K1, Z13
 	VBROADCASTSS (CX), Z14
-	VFMADD231PS  Z12, Z14, Z0
-	VFMADD231PS  Z13, Z14, Z1
+	// VDPBF16PS Z12, Z14, Z0
+	BYTE $0x62; BYTE $0xd2; BYTE $0x0e; BYTE $0x48; BYTE $0x52; BYTE $0xc4
+	// VDPBF16PS Z13, Z14, Z1
+	BYTE $0x62; BYTE $0xd2; BYTE $0x0e; BYTE $0x48; BYTE $0x52; BYTE $0xcd
 	VBROADCASTSS (CX)(DI*1), Z14
-	VFMADD231PS  Z12, Z14, Z2
-	VFMADD231PS  Z13, Z14, Z3
+	// VDPBF16PS Z12, Z14, Z2
+	BYTE $0x62; BYTE $0xd2; BYTE $0x0e; BYTE $0x48; BYTE $0x52; BYTE $0xd4
+	// VDPBF16PS Z13, Z14, Z3
+	BYTE $0x62; BYTE $0xd2; BYTE $0x0e; BYTE $0x48; BYTE $0x52; BYTE $0xdd
 	VBROADCASTSS (CX)(DI*2), Z14
-	VFMADD231PS  Z12, Z14, Z4
-	VFMADD231PS  Z13, Z14, Z5
+	// VDPBF16PS Z12, Z14, Z4
+	BYTE $0x62; BYTE $0xd2; BYTE $0x0e; BYTE $0x48; BYTE $0x52; BYTE $0xe4
+	// VDPBF16PS Z13, Z14, Z5
+	BYTE $0x62; BYTE $0xd2; BYTE $0x0e; BYTE $0x48; BYTE $0x52; BYTE $0xed
 	VBROADCASTSS (R10), Z14
-	VFMADD231PS  Z12, Z14, Z6
-	VFMADD231PS  Z13, Z14, Z7
+	// VDPBF16PS Z12, Z14, Z6
+	BYTE $0x62; BYTE $0xd2; BYTE $0x0e; BYTE $0x48; BYTE $0x52; BYTE $0xf4
+	// VDPBF16PS Z13, Z14, Z7
+	BYTE $0x62; BYTE $0xd2; BYTE $0x0e; BYTE $0x48; BYTE $0x52; BYTE $0xfd
 	VBROADCASTSS (R10)(DI*1), Z14
-	VFMADD231PS  Z12, Z14, Z8
-	VFMADD231PS  Z13, Z14, Z9
+	// VDPBF16PS Z12, Z14, Z8
+	BYTE $0x62; BYTE $0x52; BYTE $0x0e; BYTE $0x48; BYTE $0x52; BYTE $0xc4
+	// VDPBF16PS Z13, Z14, Z9
+	BYTE $0x62; BYTE $0x52; BYTE $0x0e; BYTE $0x48; BYTE $0x52; BYTE $0xcd
 	VBROADCASTSS (R10)(DI*2), Z14
-	VFMADD231PS  Z12, Z14, Z10
-	VFMADD231PS  Z13, Z14, Z11
+	// VDPBF16PS Z12, Z14, Z10
+	BYTE $0x62; BYTE $0x52; BYTE $0x0e; BYTE $0x48; BYTE $0x52; BYTE $0xd4
+	// VDPBF16PS Z13, Z14, Z11
+	BYTE $0x62; BYTE $0x52; BYTE $0x0e; BYTE $0x48; BYTE $0x52; BYTE $0xdd
 	ADDQ         R9, DX
 	ADDQ         R8, CX
 	ADDQ         R8, R10
 	DECQ         BX
-	JNZ          loop512x6x2
+	JNZ          loopgemm512x6x2h
 	VMOVUPS      Z0, (AX)
 	VMOVUPS      Z1, K1, 64(AX)
 	ADDQ         SI, AX
@@ -858,7 +2046,199 @@ loop512x6x2:
 
 // func gemm512x7x1(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
 // Requires: AVX, AVX512F
-TEXT ·gemm512x7x1(SB), NOSPLIT, $0-68
+TEXT ·gemm512x7x1(SB), NOSPLIT, $16-68
+	MOVQ     c+0(FP), AX
+	MOVQ     a+8(FP), CX
+	MOVQ     b+16(FP), DX
+	MOVQ     k+24(FP), BX
+	MOVQ     ldc+32(FP), SI
+	MOVQ     ras+40(FP), DI
+	MOVQ     cas+48(FP), R8
+	MOVQ     ldb+56(FP), R9
+	MOVL     mask+64(FP), R10
+	KMOVW    R10, K1
+	TESTL    $0x00010000, R10
+	JZ       setgemm512x7x1
+	VSTMXCSR (SP)
+	MOVL     (SP), R10
+	ORL      $0x00008040, R10
+	MOVL     R10, 8(SP)
+	VLDMXCSR 8(SP)
+
+setgemm512x7x1:
+	MOVQ      AX, R10
+	VMOVUPS.Z (R10), K1, Z0
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z1
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z2
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z3
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z4
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z5
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z6
+	LEAQ      (CX)(DI*2), R10
+	ADDQ      DI, R10
+	LEAQ      (R10)(DI*2), R11
+	ADDQ      DI, R11
+
+loopgemm512x7x1:
+	VMOVUPS.Z    (DX), K1, Z7
+	VBROADCASTSS (CX), Z8
+	VFMADD231PS  Z7, Z8, Z0
+	VBROADCASTSS (CX)(DI*1), Z8
+	VFMADD231PS  Z7, Z8, Z1
+	VBROADCASTSS (CX)(DI*2), Z8
+	VFMADD231PS  Z7, Z8, Z2
+	VBROADCASTSS (R10), Z8
+	VFMADD231PS  Z7, Z8, Z3
+	VBROADCASTSS (R10)(DI*1), Z8
+	VFMADD231PS  Z7, Z8, Z4
+	VBROADCASTSS (R10)(DI*2), Z8
+	VFMADD231PS  Z7, Z8, Z5
+	VBROADCASTSS (R11), Z8
+	VFMADD231PS  Z7, Z8, Z6
+	ADDQ         R9, DX
+	ADDQ         R8, CX
+	ADDQ         R8, R10
+	ADDQ         R8, R11
+	DECQ         BX
+	JNZ          loopgemm512x7x1
+	VMOVUPS      Z0, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z1, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z2, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z3, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z4, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z5, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z6, K1, (AX)
+	MOVL         mask+64(FP), AX
+	TESTL        $0x00010000, AX
+	JZ           donegemm512x7x1
+	VLDMXCSR     (SP)
+
+donegemm512x7x1:
+	VZEROUPPER
+	RET
+
+// func gemm512x7x2(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+// Requires: AVX, AVX512F
+TEXT ·gemm512x7x2(SB), NOSPLIT, $16-68
+	MOVQ     c+0(FP), AX
+	MOVQ     a+8(FP), CX
+	MOVQ     b+16(FP), DX
+	MOVQ     k+24(FP), BX
+	MOVQ     ldc+32(FP), SI
+	MOVQ     ras+40(FP), DI
+	MOVQ     cas+48(FP), R8
+	MOVQ     ldb+56(FP), R9
+	MOVL     mask+64(FP), R10
+	KMOVW    R10, K1
+	TESTL    $0x00010000, R10
+	JZ       setgemm512x7x2
+	VSTMXCSR (SP)
+	MOVL     (SP), R10
+	ORL      $0x00008040, R10
+	MOVL     R10, 8(SP)
+	VLDMXCSR 8(SP)
+
+setgemm512x7x2:
+	MOVQ      AX, R10
+	VMOVUPS   (R10), Z0
+	VMOVUPS.Z 64(R10), K1, Z1
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z2
+	VMOVUPS.Z 64(R10), K1, Z3
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z4
+	VMOVUPS.Z 64(R10), K1, Z5
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z6
+	VMOVUPS.Z 64(R10), K1, Z7
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z8
+	VMOVUPS.Z 64(R10), K1, Z9
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z10
+	VMOVUPS.Z 64(R10), K1, Z11
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z12
+	VMOVUPS.Z 64(R10), K1, Z13
+	LEAQ      (CX)(DI*2), R10
+	ADDQ      DI, R10
+	LEAQ      (R10)(DI*2), R11
+	ADDQ      DI, R11
+
+loopgemm512x7x2:
+	VMOVUPS      (DX), Z14
+	VMOVUPS.Z    64(DX), K1, Z15
+	VBROADCASTSS (CX), Z16
+	VFMADD231PS  Z14, Z16, Z0
+	VFMADD231PS  Z15, Z16, Z1
+	VBROADCASTSS (CX)(DI*1), Z16
+	VFMADD231PS  Z14, Z16, Z2
+	VFMADD231PS  Z15, Z16, Z3
+	VBROADCASTSS (CX)(DI*2), Z16
+	VFMADD231PS  Z14, Z16, Z4
+	VFMADD231PS  Z15, Z16, Z5
+	VBROADCASTSS (R10), Z16
+	VFMADD231PS  Z14, Z16, Z6
+	VFMADD231PS  Z15, Z16, Z7
+	VBROADCASTSS (R10)(DI*1), Z16
+	VFMADD231PS  Z14, Z16, Z8
+	VFMADD231PS  Z15, Z16, Z9
+	VBROADCASTSS (R10)(DI*2), Z16
+	VFMADD231PS  Z14, Z16, Z10
+	VFMADD231PS  Z15, Z16, Z11
+	VBROADCASTSS (R11), Z16
+	VFMADD231PS  Z14, Z16, Z12
+	VFMADD231PS  Z15, Z16, Z13
+	ADDQ         R9, DX
+	ADDQ         R8, CX
+	ADDQ         R8, R10
+	ADDQ         R8, R11
+	DECQ         BX
+	JNZ          loopgemm512x7x2
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z2, (AX)
+	VMOVUPS      Z3, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z4, (AX)
+	VMOVUPS      Z5, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z6, (AX)
+	VMOVUPS      Z7, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z8, (AX)
+	VMOVUPS      Z9, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z10, (AX)
+	VMOVUPS      Z11, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z12, (AX)
+	VMOVUPS      Z13, K1, 64(AX)
+	MOVL         mask+64(FP), AX
+	TESTL        $0x00010000, AX
+	JZ           donegemm512x7x2
+	VLDMXCSR     (SP)
+
+donegemm512x7x2:
+	VZEROUPPER
+	RET
+
+// func gemm512x7x1h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+// Requires: AVX, AVX512F
+TEXT ·gemm512x7x1h(SB), NOSPLIT, $0-68
 	MOVQ      c+0(FP), AX
 	MOVQ      a+8(FP), CX
 	MOVQ      b+16(FP), DX
@@ -888,28 +2268,35 @@ TEXT ·gemm512x7x1(SB), NOSPLIT, $0-68
 	LEAQ      (R10)(DI*2), R11
 	ADDQ      DI, R11
 
-loop512x7x1:
+loopgemm512x7x1h:
 	VMOVUPS.Z    (DX), K1, Z7
 	VBROADCASTSS (CX), Z8
-	VFMADD231PS  Z7, Z8, Z0
+	// VDPBF16PS Z7, Z8, Z0
+	BYTE $0x62; BYTE $0xf2; BYTE $0x3e; BYTE $0x48; BYTE $0x52; BYTE $0xc7
 	VBROADCASTSS (CX)(DI*1), Z8
-	VFMADD231PS  Z7, Z8, Z1
+	// VDPBF16PS Z7, Z8, Z1
+	BYTE $0x62; BYTE $0xf2; BYTE $0x3e; BYTE $0x48; BYTE $0x52; BYTE $0xcf
 	VBROADCASTSS (CX)(DI*2), Z8
-	VFMADD231PS  Z7, Z8, Z2
+	// VDPBF16PS Z7, Z8, Z2
+	BYTE $0x62; BYTE $0xf2; BYTE $0x3e; BYTE $0x48; BYTE $0x52; BYTE $0xd7
 	VBROADCASTSS (R10), Z8
-	VFMADD231PS  Z7, Z8, Z3
+	// VDPBF16PS Z7, Z8, Z3
+	BYTE $0x62; BYTE $0xf2; BYTE $0x3e; BYTE $0x48; BYTE $0x52; BYTE $0xdf
 	VBROADCASTSS (R10)(DI*1), Z8
-	VFMADD231PS  Z7, Z8, Z4
+	// VDPBF16PS Z7, Z8, Z4
+	BYTE $0x62; BYTE $0xf2; BYTE $0x3e; BYTE $0x48; BYTE $0x52; BYTE $0xe7
 	VBROADCASTSS (R10)(DI*2), Z8
-	VFMADD231PS  Z7, Z8, Z5
+	// VDPBF16PS Z7, Z8, Z5
+	BYTE $0x62; BYTE $0xf2; BYTE $0x3e; BYTE $0x48; BYTE $0x52; BYTE $0xef
 	VBROADCASTSS (R11), Z8
-	VFMADD231PS  Z7, Z8, Z6
+	// VDPBF16PS Z7, Z8, Z6
+	BYTE $0x62; BYTE $0xf2; BYTE $0x3e; BYTE $0x48; BYTE $0x52; BYTE $0xf7
 	ADDQ         R9, DX
 	ADDQ         R8, CX
 	ADDQ         R8, R10
 	ADDQ         R8, R11
 	DECQ         BX
-	JNZ          loop512x7x1
+	JNZ          loopgemm512x7x1h
 	VMOVUPS      Z0, K1, (AX)
 	ADDQ         SI, AX
 	VMOVUPS      Z1, K1, (AX)
@@ -926,9 +2313,9 @@ loop512x7x1:
 	VZEROUPPER
 	RET
 
-// func gemm512x7x2(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+// func gemm512x7x2h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
 // Requires: AVX, AVX512F
-TEXT ·gemm512x7x2(SB), NOSPLIT, $0-68
+TEXT ·gemm512x7x2h(SB), NOSPLIT, $0-68
 	MOVQ      c+0(FP), AX
 	MOVQ      a+8(FP), CX
 	MOVQ      b+16(FP), DX
@@ -965,36 +2352,50 @@ TEXT ·gemm512x7x2(SB), NOSPLIT, $0-68
 	LEAQ      (R10)(DI*2), R11
 	ADDQ      DI, R11
 
-loop512x7x2:
+loopgemm512x7x2h:
 	VMOVUPS      (DX), Z14
 	VMOVUPS.Z    64(DX), K1, Z15
 	VBROADCASTSS (CX), Z16
-	VFMADD231PS  Z14, Z16, Z0
-	VFMADD231PS  Z15, Z16, Z1
+	// VDPBF16PS Z14, Z16, Z0
+	BYTE $0x62; BYTE $0xd2; BYTE $0x7e; BYTE $0x40; BYTE $0x52; BYTE $0xc6
+	// VDPBF16PS Z15, Z16, Z1
+	BYTE $0x62; BYTE $0xd2; BYTE $0x7e; BYTE $0x40; BYTE $0x52; BYTE $0xcf
 	VBROADCASTSS (CX)(DI*1), Z16
-	VFMADD231PS  Z14, Z16, Z2
-	VFMADD231PS  Z15, Z16, Z3
+	// VDPBF16PS Z14, Z16, Z2
+	BYTE $0x62; BYTE $0xd2; BYTE $0x7e; BYTE $0x40; BYTE $0x52; BYTE $0xd6
+	// VDPBF16PS Z15, Z16, Z3
+	BYTE $0x62; BYTE $0xd2; BYTE $0x7e; BYTE $0x40; BYTE $0x52; BYTE $0xdf
 	VBROADCASTSS (CX)(DI*2), Z16
-	VFMADD231PS  Z14, Z16, Z4
-	VFMADD231PS  Z15, Z16, Z5
+	// VDPBF16PS Z14, Z16, Z4
+	BYTE $0x62; BYTE $0xd2; BYTE $0x7e; BYTE $0x40; BYTE $0x52; BYTE $0xe6
+	// VDPBF16PS Z15, Z16, Z5
+	BYTE $0x62; BYTE $0xd2; BYTE $0x7e; BYTE $0x40; BYTE $0x52; BYTE $0xef
 	VBROADCASTSS (R10), Z16
-	VFMADD231PS  Z14, Z16, Z6
-	VFMADD231PS  Z15, Z16, Z7
+	// VDPBF16PS Z14, Z16, Z6
+	BYTE $0x62; BYTE $0xd2; BYTE $0x7e; BYTE $0x40; BYTE $0x52; BYTE $0xf6
+	// VDPBF16PS Z15, Z16, Z7
+	BYTE $0x62; BYTE $0xd2; BYTE $0x7e; BYTE $0x40; BYTE $0x52; BYTE $0xff
 	VBROADCASTSS (R10)(DI*1), Z16
-	VFMADD231PS  Z14, Z16, Z8
-	VFMADD231PS  Z15, Z16, Z9
+	// VDPBF16PS Z14, Z16, Z8
+	BYTE $0x62; BYTE $0x52; BYTE $0x7e; BYTE $0x40; BYTE $0x52; BYTE $0xc6
+	// VDPBF16PS Z15, Z16, Z9
+	BYTE $0x62; BYTE $0x52; BYTE $0x7e; BYTE $0x40; BYTE $0x52; BYTE $0xcf
 	VBROADCASTSS (R10)(DI*2), Z16
-	VFMADD231PS  Z14, Z16, Z10
-	VFMADD231PS  Z15, Z16, Z11
+	// VDPBF16PS Z14, Z16, Z10
+	BYTE $0x62; BYTE $0x52; BYTE $0x7e; BYTE $0x40; BYTE $0x52; BYTE $0xd6
+	// VDPBF16PS Z15, Z16, Z11
+	BYTE $0x62; BYTE $0x52; BYTE $0x7e; BYTE $0x40; BYTE $0x52; BYTE $0xdf
 	VBROADCASTSS (R11), Z16
-	VFMADD231PS  Z14, Z16, Z12
-	VFMADD231PS  Z15, Z16, Z13
+	// VDPBF16PS Z14, Z16, Z12
+	BYTE $0x62; BYTE $0x52; BYTE $0x7e; BYTE $0x40; BYTE $0x52; BYTE $0xe6
+	// VDPBF16PS Z15, Z16, Z13
+	BYTE $0x62; BYTE $0x52; BYTE $0x7e; BYTE $0x40; BYTE $0x52; BYTE $0xef
 	ADDQ         R9, DX
 	ADDQ         R8, CX
 	ADDQ         R8, R10
 	ADDQ         R8, R11
 	DECQ         BX
-	JNZ          loop512x7x2
+	JNZ          loopgemm512x7x2h
 	VMOVUPS      Z0, (AX)
 	VMOVUPS      Z1, K1, 64(AX)
 	ADDQ         SI, AX
@@ -1020,7 +2421,214 @@ loop512x7x2:
 
 // func gemm512x8x1(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
 // Requires: AVX, AVX512F
-TEXT ·gemm512x8x1(SB), NOSPLIT, $0-68
+TEXT ·gemm512x8x1(SB), NOSPLIT, $16-68
+	MOVQ     c+0(FP), AX
+	MOVQ     a+8(FP), CX
+	MOVQ     b+16(FP), DX
+	MOVQ     k+24(FP), BX
+	MOVQ     ldc+32(FP), SI
+	MOVQ     ras+40(FP), DI
+	MOVQ     cas+48(FP), R8
+	MOVQ     ldb+56(FP), R9
+	MOVL     mask+64(FP), R10
+	KMOVW    R10, K1
+	TESTL    $0x00010000, R10
+	JZ       setgemm512x8x1
+	VSTMXCSR (SP)
+	MOVL     (SP), R10
+	ORL      $0x00008040, R10
+	MOVL     R10, 8(SP)
+	VLDMXCSR 8(SP)
+
+setgemm512x8x1:
+	MOVQ      AX, R10
+	VMOVUPS.Z (R10), K1, Z0
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z1
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z2
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z3
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z4
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z5
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z6
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z7
+	LEAQ      (CX)(DI*2), R10
+	ADDQ      DI, R10
+	LEAQ      (R10)(DI*2), R11
+	ADDQ      DI, R11
+
+loopgemm512x8x1:
+	VMOVUPS.Z    (DX), K1, Z8
+	VBROADCASTSS (CX), Z9
+	VFMADD231PS  Z8, Z9, Z0
+	VBROADCASTSS (CX)(DI*1), Z9
+	VFMADD231PS  Z8, Z9, Z1
+	VBROADCASTSS (CX)(DI*2), Z9
+	VFMADD231PS  Z8, Z9, Z2
+	VBROADCASTSS (R10), Z9
+	VFMADD231PS  Z8, Z9, Z3
+	VBROADCASTSS (R10)(DI*1), Z9
+	VFMADD231PS  Z8, Z9, Z4
+	VBROADCASTSS (R10)(DI*2), Z9
+	VFMADD231PS  Z8, Z9, Z5
+	VBROADCASTSS (R11), Z9
+	VFMADD231PS  Z8, Z9, Z6
+	VBROADCASTSS (R11)(DI*1), Z9
+	VFMADD231PS  Z8, Z9, Z7
+	ADDQ         R9, DX
+	ADDQ         R8, CX
+	ADDQ         R8, R10
+	ADDQ         R8, R11
+	DECQ         BX
+	JNZ          loopgemm512x8x1
+	VMOVUPS      Z0, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z1, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z2, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z3, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z4, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z5, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z6, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z7, K1, (AX)
+	MOVL         mask+64(FP), AX
+	TESTL        $0x00010000, AX
+	JZ           donegemm512x8x1
+	VLDMXCSR     (SP)
+
+donegemm512x8x1:
+	VZEROUPPER
+	RET
+
+// func gemm512x8x2(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+// Requires: AVX, AVX512F
+TEXT ·gemm512x8x2(SB), NOSPLIT, $16-68
+	MOVQ     c+0(FP), AX
+	MOVQ     a+8(FP), CX
+	MOVQ     b+16(FP), DX
+	MOVQ     k+24(FP), BX
+	MOVQ     ldc+32(FP), SI
+	MOVQ     ras+40(FP), DI
+	MOVQ     cas+48(FP), R8
+	MOVQ     ldb+56(FP), R9
+	MOVL     mask+64(FP), R10
+	KMOVW    R10, K1
+	TESTL    $0x00010000, R10
+	JZ       setgemm512x8x2
+	VSTMXCSR (SP)
+	MOVL     (SP), R10
+	ORL      $0x00008040, R10
+	MOVL     R10, 8(SP)
+	VLDMXCSR 8(SP)
+
+setgemm512x8x2:
+	MOVQ      AX, R10
+	VMOVUPS   (R10), Z0
+	VMOVUPS.Z 64(R10), K1, Z1
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z2
+	VMOVUPS.Z 64(R10), K1, Z3
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z4
+	VMOVUPS.Z 64(R10), K1, Z5
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z6
+	VMOVUPS.Z 64(R10), K1, Z7
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z8
+	VMOVUPS.Z 64(R10), K1, Z9
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z10
+	VMOVUPS.Z 64(R10), K1, Z11
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z12
+	VMOVUPS.Z 64(R10), K1, Z13
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z14
+	VMOVUPS.Z 64(R10), K1, Z15
+	LEAQ      (CX)(DI*2), R10
+	ADDQ      DI, R10
+	LEAQ      (R10)(DI*2), R11
+	ADDQ      DI, R11
+
+loopgemm512x8x2:
+	VMOVUPS      (DX), Z16
+	VMOVUPS.Z    64(DX), K1, Z17
+	VBROADCASTSS (CX), Z18
+	VFMADD231PS  Z16, Z18, Z0
+	VFMADD231PS  Z17, Z18, Z1
+	VBROADCASTSS (CX)(DI*1), Z18
+	VFMADD231PS  Z16, Z18, Z2
+	VFMADD231PS  Z17, Z18, Z3
+	VBROADCASTSS (CX)(DI*2), Z18
+	VFMADD231PS  Z16, Z18, Z4
+	VFMADD231PS  Z17, Z18, Z5
+	VBROADCASTSS (R10), Z18
+	VFMADD231PS  Z16, Z18, Z6
+	VFMADD231PS  Z17, Z18, Z7
+	VBROADCASTSS (R10)(DI*1), Z18
+	VFMADD231PS  Z16, Z18, Z8
+	VFMADD231PS  Z17, Z18, Z9
+	VBROADCASTSS (R10)(DI*2), Z18
+	VFMADD231PS  Z16, Z18, Z10
+	VFMADD231PS  Z17, Z18, Z11
+	VBROADCASTSS (R11), Z18
+	VFMADD231PS  Z16, Z18, Z12
+	VFMADD231PS  Z17, Z18, Z13
+	VBROADCASTSS (R11)(DI*1), Z18
+	VFMADD231PS  Z16, Z18, Z14
+	VFMADD231PS  Z17, Z18, Z15
+	ADDQ         R9, DX
+	ADDQ         R8, CX
+	ADDQ         R8, R10
+	ADDQ         R8, R11
+	DECQ         BX
+	JNZ          loopgemm512x8x2
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z2, (AX)
+	VMOVUPS      Z3, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z4, (AX)
+	VMOVUPS      Z5, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z6, (AX)
+	VMOVUPS      Z7, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z8, (AX)
+	VMOVUPS      Z9, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z10, (AX)
+	VMOVUPS      Z11, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z12, (AX)
+	VMOVUPS      Z13, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z14, (AX)
+	VMOVUPS      Z15, K1, 64(AX)
+	MOVL         mask+64(FP), AX
+	TESTL        $0x00010000, AX
+	JZ           donegemm512x8x2
+	VLDMXCSR     (SP)
+
+donegemm512x8x2:
+	VZEROUPPER
+	RET
+
+// func gemm512x8x1h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+// Requires: AVX, AVX512F
+TEXT ·gemm512x8x1h(SB), NOSPLIT, $0-68
 	MOVQ      c+0(FP), AX
 	MOVQ      a+8(FP), CX
 	MOVQ      b+16(FP), DX
@@ -1052,30 +2660,38 @@ TEXT ·gemm512x8x1(SB), NOSPLIT, $0-68
 	LEAQ      (R10)(DI*2), R11
 	ADDQ      DI, R11
 
-loop512x8x1:
+loopgemm512x8x1h:
 	VMOVUPS.Z    (DX), K1, Z8
 	VBROADCASTSS (CX), Z9
-	VFMADD231PS  Z8, Z9, Z0
+	// VDPBF16PS Z8, Z9, Z0
+	BYTE $0x62; BYTE $0xd2; BYTE $0x36; BYTE $0x48; BYTE $0x52; BYTE $0xc0
 	VBROADCASTSS (CX)(DI*1), Z9
-	VFMADD231PS  Z8, Z9, Z1
+	// VDPBF16PS Z8, Z9, Z1
+	BYTE $0x62; BYTE $0xd2; BYTE $0x36; BYTE $0x48; BYTE $0x52; BYTE $0xc8
 	VBROADCASTSS (CX)(DI*2), Z9
-	VFMADD231PS  Z8, Z9, Z2
+	// VDPBF16PS Z8, Z9, Z2
+	BYTE $0x62; BYTE $0xd2; BYTE $0x36; BYTE $0x48; BYTE $0x52; BYTE $0xd0
 	VBROADCASTSS (R10), Z9
-	VFMADD231PS  Z8, Z9, Z3
+	// VDPBF16PS Z8, Z9, Z3
+	BYTE $0x62; BYTE $0xd2; BYTE $0x36; BYTE $0x48; BYTE $0x52; BYTE $0xd8
 	VBROADCASTSS (R10)(DI*1), Z9
-	VFMADD231PS  Z8, Z9, Z4
+	// VDPBF16PS Z8, Z9, Z4
+	BYTE $0x62; BYTE $0xd2; BYTE $0x36; BYTE $0x48; BYTE $0x52; BYTE $0xe0
 	VBROADCASTSS (R10)(DI*2), Z9
-	VFMADD231PS  Z8, Z9, Z5
+	// VDPBF16PS Z8, Z9, Z5
+	BYTE $0x62; BYTE $0xd2; BYTE $0x36; BYTE $0x48; BYTE $0x52; BYTE $0xe8
 	VBROADCASTSS (R11), Z9
-	VFMADD231PS  Z8, Z9, Z6
+	// VDPBF16PS Z8, Z9, Z6
+	BYTE $0x62; BYTE $0xd2; BYTE $0x36; BYTE $0x48; BYTE $0x52; BYTE $0xf0
 	VBROADCASTSS (R11)(DI*1), Z9
-	VFMADD231PS  Z8, Z9, Z7
+	// VDPBF16PS Z8, Z9, Z7
+	BYTE $0x62; BYTE $0xd2; BYTE $0x36; BYTE $0x48; BYTE $0x52; BYTE $0xf8
 	ADDQ         R9, DX
 	ADDQ         R8, CX
 	ADDQ         R8, R10
 	ADDQ         R8, R11
 	DECQ         BX
-	JNZ          loop512x8x1
+	JNZ          loopgemm512x8x1h
 	VMOVUPS      Z0, K1, (AX)
 	ADDQ         SI, AX
 	VMOVUPS      Z1, K1, (AX)
@@ -1094,9 +2710,9 @@ loop512x8x1:
 	VZEROUPPER
 	RET
 
-// func gemm512x8x2(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+// func gemm512x8x2h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
 // Requires: AVX, AVX512F
-TEXT ·gemm512x8x2(SB), NOSPLIT, $0-68
+TEXT ·gemm512x8x2h(SB), NOSPLIT, $0-68
 	MOVQ      c+0(FP), AX
 	MOVQ      a+8(FP), CX
 	MOVQ      b+16(FP), DX
@@ -1136,39 +2752,55 @@ TEXT ·gemm512x8x2(SB), NOSPLIT, $0-68
 	LEAQ      (R10)(DI*2), R11
 	ADDQ      DI, R11
 
-loop512x8x2:
+loopgemm512x8x2h:
 	VMOVUPS      (DX), Z16
 	VMOVUPS.Z    64(DX), K1, Z17
 	VBROADCASTSS (CX), Z18
-	VFMADD231PS  Z16, Z18, Z0
-	VFMADD231PS  Z17, Z18, Z1
+	// VDPBF16PS Z16, Z18, Z0
+	BYTE $0x62; BYTE $0xb2; BYTE $0x6e; BYTE $0x40; BYTE $0x52; BYTE $0xc0
+	// VDPBF16PS Z17, Z18, Z1
+	BYTE $0x62; BYTE $0xb2; BYTE $0x6e; BYTE $0x40; BYTE $0x52; BYTE $0xc9
 	VBROADCASTSS (CX)(DI*1), Z18
-	VFMADD231PS  Z16, Z18, Z2
-	VFMADD231PS  Z17, Z18, Z3
+	// VDPBF16PS Z16, Z18, Z2
+	BYTE $0x62; BYTE $0xb2; BYTE $0x6e; BYTE $0x40; BYTE $0x52; BYTE $0xd0
+	// VDPBF16PS Z17, Z18, Z3
+	BYTE $0x62; BYTE $0xb2; BYTE $0x6e; BYTE $0x40; BYTE $0x52; BYTE $0xd9
 	VBROADCASTSS (CX)(DI*2), Z18
-	VFMADD231PS  Z16, Z18, Z4
-	VFMADD231PS  Z17, Z18, Z5
+	// VDPBF16PS Z16, Z18, Z4
+	BYTE $0x62; BYTE $0xb2; BYTE $0x6e; BYTE $0x40; BYTE $0x52; BYTE $0xe0
+	// VDPBF16PS Z17, Z18, Z5
+	BYTE $0x62; BYTE $0xb2; BYTE $0x6e; BYTE $0x40; BYTE $0x52; BYTE $0xe9
 	VBROADCASTSS (R10), Z18
-	VFMADD231PS  Z16, Z18, Z6
-	VFMADD231PS  Z17, Z18, Z7
+	// VDPBF16PS Z16, Z18, Z6
+	BYTE $0x62; BYTE $0xb2; BYTE $0x6e; BYTE $0x40; BYTE $0x52; BYTE $0xf0
+	// VDPBF16PS Z17, Z18, Z7
+	BYTE $0x62; BYTE $0xb2; BYTE $0x6e; BYTE $0x40; BYTE $0x52; BYTE $0xf9
 	VBROADCASTSS (R10)(DI*1), Z18
-	VFMADD231PS  Z16, Z18, Z8
-	VFMADD231PS  Z17, Z18, Z9
+	// VDPBF16PS Z16, Z18, Z8
+	BYTE $0x62; BYTE $0x32; BYTE $0x6e; BYTE $0x40; BYTE $0x52; BYTE $0xc0
+	// VDPBF16PS Z17, Z18, Z9
+	BYTE $0x62; BYTE $0x32; BYTE $0x6e; BYTE $0x40; BYTE $0x52; BYTE $0xc9
 	VBROADCASTSS (R10)(DI*2), Z18
-	VFMADD231PS  Z16, Z18, Z10
-	VFMADD231PS  Z17, Z18, Z11
+	// VDPBF16PS Z16, Z18, Z10
+	BYTE $0x62; BYTE $0x32; BYTE $0x6e; BYTE $0x40; BYTE $0x52; BYTE $0xd0
+	// VDPBF16PS Z17, Z18, Z11
+	BYTE $0x62; BYTE $0x32; BYTE $0x6e; BYTE $0x40; BYTE $0x52; BYTE $0xd9
 	VBROADCASTSS (R11), Z18
-	VFMADD231PS  Z16, Z18, Z12
-	VFMADD231PS  Z17, Z18, Z13
+	// VDPBF16PS Z16, Z18, Z12
+	BYTE $0x62; BYTE $0x32; BYTE $0x6e; BYTE $0x40; BYTE $0x52; BYTE $0xe0
+	// VDPBF16PS Z17, Z18, Z13
+	BYTE $0x62; BYTE $0x32; BYTE $0x6e; BYTE $0x40; BYTE $0x52; BYTE $0xe9
 	VBROADCASTSS (R11)(DI*1), Z18
-	VFMADD231PS  Z16, Z18, Z14
-	VFMADD231PS  Z17, Z18, Z15
+	// VDPBF16PS Z16, Z18, Z14
+	BYTE $0x62; BYTE $0x32; BYTE $0x6e; BYTE $0x40; BYTE $0x52; BYTE $0xf0
+	// VDPBF16PS Z17, Z18, Z15
+	BYTE $0x62; BYTE $0x32; BYTE $0x6e; BYTE $0x40; BYTE $0x52; BYTE $0xf9
 	ADDQ         R9, DX
 	ADDQ         R8, CX
 	ADDQ         R8, R10
 	ADDQ         R8, R11
 	DECQ         BX
-	JNZ          loop512x8x2
+	JNZ          loopgemm512x8x2h
 	VMOVUPS      Z0, (AX)
 	VMOVUPS      Z1, K1, 64(AX)
 	ADDQ         SI, AX
@@ -1197,7 +2829,229 @@ loop512x8x2:
 
 // func gemm512x9x1(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
 // Requires: AVX, AVX512F
-TEXT ·gemm512x9x1(SB), NOSPLIT, $0-68
+TEXT ·gemm512x9x1(SB), NOSPLIT, $16-68
+	MOVQ     c+0(FP), AX
+	MOVQ     a+8(FP), CX
+	MOVQ     b+16(FP), DX
+	MOVQ     k+24(FP), BX
+	MOVQ     ldc+32(FP), SI
+	MOVQ     ras+40(FP), DI
+	MOVQ     cas+48(FP), R8
+	MOVQ     ldb+56(FP), R9
+	MOVL     mask+64(FP), R10
+	KMOVW    R10, K1
+	TESTL    $0x00010000, R10
+	JZ       setgemm512x9x1
+	VSTMXCSR (SP)
+	MOVL     (SP), R10
+	ORL      $0x00008040, R10
+	MOVL     R10, 8(SP)
+	VLDMXCSR 8(SP)
+
+setgemm512x9x1:
+	MOVQ      AX, R10
+	VMOVUPS.Z (R10), K1, Z0
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z1
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z2
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z3
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z4
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z5
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z6
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z7
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z8
+	LEAQ      (CX)(DI*2), R10
+	ADDQ      DI, R10
+	LEAQ      (R10)(DI*2), R11
+	ADDQ      DI, R11
+
+loopgemm512x9x1:
+	VMOVUPS.Z    (DX), K1, Z9
+	VBROADCASTSS (CX), Z10
+	VFMADD231PS  Z9, Z10, Z0
+	VBROADCASTSS (CX)(DI*1), Z10
+	VFMADD231PS  Z9, Z10, Z1
+	VBROADCASTSS (CX)(DI*2), Z10
+	VFMADD231PS  Z9, Z10, Z2
+	VBROADCASTSS (R10), Z10
+	VFMADD231PS  Z9, Z10, Z3
+	VBROADCASTSS (R10)(DI*1), Z10
+	VFMADD231PS  Z9, Z10, Z4
+	VBROADCASTSS (R10)(DI*2), Z10
+	VFMADD231PS  Z9, Z10, Z5
+	VBROADCASTSS (R11), Z10
+	VFMADD231PS  Z9, Z10, Z6
+	VBROADCASTSS (R11)(DI*1), Z10
+	VFMADD231PS  Z9, Z10, Z7
+	VBROADCASTSS (R11)(DI*2), Z10
+	VFMADD231PS  Z9, Z10, Z8
+	ADDQ         R9, DX
+	ADDQ         R8, CX
+	ADDQ         R8, R10
+	ADDQ         R8, R11
+	DECQ         BX
+	JNZ          loopgemm512x9x1
+	VMOVUPS      Z0, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z1, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z2, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z3, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z4, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z5, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z6, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z7, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z8, K1, (AX)
+	MOVL         mask+64(FP), AX
+	TESTL        $0x00010000, AX
+	JZ           donegemm512x9x1
+	VLDMXCSR     (SP)
+
+donegemm512x9x1:
+	VZEROUPPER
+	RET
+
+// func gemm512x9x2(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+// Requires: AVX, AVX512F
+TEXT ·gemm512x9x2(SB), NOSPLIT, $16-68
+	MOVQ     c+0(FP), AX
+	MOVQ     a+8(FP), CX
+	MOVQ     b+16(FP), DX
+	MOVQ     k+24(FP), BX
+	MOVQ     ldc+32(FP), SI
+	MOVQ     ras+40(FP), DI
+	MOVQ     cas+48(FP), R8
+	MOVQ     ldb+56(FP), R9
+	MOVL     mask+64(FP), R10
+	KMOVW    R10, K1
+	TESTL    $0x00010000, R10
+	JZ       setgemm512x9x2
+	VSTMXCSR (SP)
+	MOVL     (SP), R10
+	ORL      $0x00008040, R10
+	MOVL     R10, 8(SP)
+	VLDMXCSR 8(SP)
+
+setgemm512x9x2:
+	MOVQ      AX, R10
+	VMOVUPS   (R10), Z0
+	VMOVUPS.Z 64(R10), K1, Z1
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z2
+	VMOVUPS.Z 64(R10), K1, Z3
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z4
+	VMOVUPS.Z 64(R10), K1, Z5
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z6
+	VMOVUPS.Z 64(R10), K1, Z7
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z8
+	VMOVUPS.Z 64(R10), K1, Z9
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z10
+	VMOVUPS.Z 64(R10), K1, Z11
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z12
+	VMOVUPS.Z 64(R10), K1, Z13
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z14
+	VMOVUPS.Z 64(R10), K1, Z15
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z16
+	VMOVUPS.Z 64(R10), K1, Z17
+	LEAQ      (CX)(DI*2), R10
+	ADDQ      DI, R10
+	LEAQ      (R10)(DI*2), R11
+	ADDQ      DI, R11
+
+loopgemm512x9x2:
+	VMOVUPS      (DX), Z18
+	VMOVUPS.Z    64(DX), K1, Z19
+	VBROADCASTSS (CX), Z20
+	VFMADD231PS  Z18, Z20, Z0
+	VFMADD231PS  Z19, Z20, Z1
+	VBROADCASTSS (CX)(DI*1), Z20
+	VFMADD231PS  Z18, Z20, Z2
+	VFMADD231PS  Z19, Z20, Z3
+	VBROADCASTSS (CX)(DI*2), Z20
+	VFMADD231PS  Z18, Z20, Z4
+	VFMADD231PS  Z19, Z20, Z5
+	VBROADCASTSS (R10), Z20
+	VFMADD231PS  Z18, Z20, Z6
+	VFMADD231PS  Z19, Z20, Z7
+	VBROADCASTSS (R10)(DI*1), Z20
+	VFMADD231PS  Z18, Z20, Z8
+	VFMADD231PS  Z19, Z20, Z9
+	VBROADCASTSS (R10)(DI*2), Z20
+	VFMADD231PS  Z18, Z20, Z10
+	VFMADD231PS  Z19, Z20, Z11
+	VBROADCASTSS (R11), Z20
+	VFMADD231PS  Z18, Z20, Z12
+	VFMADD231PS  Z19, Z20, Z13
+	VBROADCASTSS (R11)(DI*1), Z20
+	VFMADD231PS  Z18, Z20, Z14
+	VFMADD231PS  Z19, Z20, Z15
+	VBROADCASTSS (R11)(DI*2), Z20
+	VFMADD231PS  Z18, Z20, Z16
+	VFMADD231PS  Z19, Z20, Z17
+	ADDQ         R9, DX
+	ADDQ         R8, CX
+	ADDQ         R8, R10
+	ADDQ         R8, R11
+	DECQ         BX
+	JNZ          loopgemm512x9x2
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z2, (AX)
+	VMOVUPS      Z3, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z4, (AX)
+	VMOVUPS      Z5, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z6, (AX)
+	VMOVUPS      Z7, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z8, (AX)
+	VMOVUPS      Z9, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z10, (AX)
+	VMOVUPS      Z11, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z12, (AX)
+	VMOVUPS      Z13, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z14, (AX)
+	VMOVUPS      Z15, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z16, (AX)
+	VMOVUPS      Z17, K1, 64(AX)
+	MOVL         mask+64(FP), AX
+	TESTL        $0x00010000, AX
+	JZ           donegemm512x9x2
+	VLDMXCSR     (SP)
+
+donegemm512x9x2:
+	VZEROUPPER
+	RET
+
+// func gemm512x9x1h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+// Requires: AVX, AVX512F
+TEXT ·gemm512x9x1h(SB), NOSPLIT, $0-68
 	MOVQ      c+0(FP), AX
 	MOVQ      a+8(FP), CX
 	MOVQ      b+16(FP), DX
@@ -1231,32 +3085,41 @@ TEXT ·gemm512x9x1(SB), NOSPLIT, $0-68
 	LEAQ      (R10)(DI*2), R11
 	ADDQ      DI, R11
 
-loop512x9x1:
+loopgemm512x9x1h:
 	VMOVUPS.Z    (DX), K1, Z9
 	VBROADCASTSS (CX), Z10
-	VFMADD231PS  Z9, Z10, Z0
+	// VDPBF16PS Z9, Z10, Z0
+	BYTE $0x62; BYTE $0xd2; BYTE $0x2e; BYTE $0x48; BYTE $0x52; BYTE $0xc1
 	VBROADCASTSS (CX)(DI*1), Z10
-	VFMADD231PS  Z9, Z10, Z1
+	// VDPBF16PS Z9, Z10, Z1
+	BYTE $0x62; BYTE $0xd2; BYTE $0x2e; BYTE $0x48; BYTE $0x52; BYTE $0xc9
 	VBROADCASTSS (CX)(DI*2), Z10
-	VFMADD231PS  Z9, Z10, Z2
+	// VDPBF16PS Z9, Z10, Z2
+	BYTE $0x62; BYTE $0xd2; BYTE $0x2e; BYTE $0x48; BYTE $0x52; BYTE $0xd1
 	VBROADCASTSS (R10), Z10
-	VFMADD231PS  Z9, Z10, Z3
+	// VDPBF16PS Z9, Z10, Z3
+	BYTE $0x62; BYTE $0xd2; BYTE $0x2e; BYTE $0x48; BYTE $0x52; BYTE $0xd9
 	VBROADCASTSS (R10)(DI*1), Z10
-	VFMADD231PS  Z9, Z10, Z4
+	// VDPBF16PS Z9, Z10, Z4
+	BYTE $0x62; BYTE $0xd2; BYTE $0x2e; BYTE $0x48; BYTE $0x52; BYTE $0xe1
 	VBROADCASTSS (R10)(DI*2), Z10
-	VFMADD231PS  Z9, Z10, Z5
+	// VDPBF16PS Z9, Z10, Z5
+	BYTE $0x62; BYTE $0xd2; BYTE $0x2e; BYTE $0x48; BYTE $0x52; BYTE $0xe9
 	VBROADCASTSS (R11), Z10
-	VFMADD231PS  Z9, Z10, Z6
+	// VDPBF16PS Z9, Z10, Z6
+	BYTE $0x62; BYTE $0xd2; BYTE $0x2e; BYTE $0x48; BYTE $0x52; BYTE $0xf1
 	VBROADCASTSS (R11)(DI*1), Z10
-	VFMADD231PS  Z9, Z10, Z7
+	// VDPBF16PS Z9, Z10, Z7
+	BYTE $0x62; BYTE $0xd2; BYTE $0x2e; BYTE $0x48; BYTE $0x52; BYTE $0xf9
 	VBROADCASTSS (R11)(DI*2), Z10
-	VFMADD231PS  Z9, Z10, Z8
+	// VDPBF16PS Z9, Z10, Z8
+	BYTE $0x62; BYTE $0x52; BYTE $0x2e; BYTE $0x48; BYTE $0x52; BYTE $0xc1
 	ADDQ         R9, DX
 	ADDQ         R8, CX
 	ADDQ         R8, R10
 	ADDQ         R8, R11
 	DECQ         BX
-	JNZ          loop512x9x1
+	JNZ          loopgemm512x9x1h
 	VMOVUPS      Z0, K1, (AX)
 	ADDQ         SI, AX
 	VMOVUPS      Z1, K1, (AX)
@@ -1277,9 +3140,9 @@ loop512x9x1:
 	VZEROUPPER
 	RET
 
-// func gemm512x9x2(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+// func gemm512x9x2h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
 // Requires: AVX, AVX512F
-TEXT ·gemm512x9x2(SB), NOSPLIT, $0-68
+TEXT ·gemm512x9x2h(SB), NOSPLIT, $0-68
 	MOVQ      c+0(FP), AX
 	MOVQ      a+8(FP), CX
 	MOVQ      b+16(FP), DX
@@ -1322,42 +3185,60 @@ TEXT ·gemm512x9x2(SB), NOSPLIT, $0-68
 	LEAQ      (R10)(DI*2), R11
 	ADDQ      DI, R11
 
-loop512x9x2:
+loopgemm512x9x2h:
 	VMOVUPS      (DX), Z18
 	VMOVUPS.Z    64(DX), K1, Z19
 	VBROADCASTSS (CX), Z20
-	VFMADD231PS  Z18, Z20, Z0
-	VFMADD231PS  Z19, Z20, Z1
+	// VDPBF16PS Z18, Z20, Z0
+	BYTE $0x62; BYTE $0xb2; BYTE $0x5e; BYTE $0x40; BYTE $0x52; BYTE $0xc2
+	// VDPBF16PS Z19, Z20, Z1
+	BYTE $0x62; BYTE $0xb2; BYTE $0x5e; BYTE $0x40; BYTE $0x52; BYTE $0xcb
 	VBROADCASTSS (CX)(DI*1), Z20
-	VFMADD231PS  Z18, Z20, Z2
-	VFMADD231PS  Z19, Z20, Z3
+	// VDPBF16PS Z18, Z20, Z2
+	BYTE $0x62; BYTE $0xb2; BYTE $0x5e; BYTE $0x40; BYTE $0x52; BYTE $0xd2
+	// VDPBF16PS Z19, Z20, Z3
+	BYTE $0x62; BYTE $0xb2; BYTE $0x5e; BYTE $0x40; BYTE $0x52; BYTE $0xdb
 	VBROADCASTSS (CX)(DI*2), Z20
-	VFMADD231PS  Z18, Z20, Z4
-	VFMADD231PS  Z19, Z20, Z5
+	// VDPBF16PS Z18, Z20, Z4
+	BYTE $0x62; BYTE $0xb2; BYTE $0x5e; BYTE $0x40; BYTE $0x52; BYTE $0xe2
+	// VDPBF16PS Z19, Z20, Z5
+	BYTE $0x62; BYTE $0xb2; BYTE $0x5e; BYTE $0x40; BYTE $0x52; BYTE $0xeb
 	VBROADCASTSS (R10), Z20
-	VFMADD231PS  Z18, Z20, Z6
-	VFMADD231PS  Z19, Z20, Z7
+	// VDPBF16PS Z18, Z20, Z6
+	BYTE $0x62; BYTE $0xb2; BYTE $0x5e; BYTE $0x40; BYTE $0x52; BYTE $0xf2
+	// VDPBF16PS Z19, Z20, Z7
+	BYTE $0x62; BYTE $0xb2; BYTE $0x5e; BYTE $0x40; BYTE $0x52; BYTE $0xfb
 	VBROADCASTSS (R10)(DI*1), Z20
-	VFMADD231PS  Z18, Z20, Z8
-	VFMADD231PS  Z19, Z20, Z9
+	// VDPBF16PS Z18, Z20, Z8
+	BYTE $0x62; BYTE $0x32; BYTE $0x5e; BYTE $0x40; BYTE $0x52; BYTE $0xc2
+	// VDPBF16PS Z19, Z20, Z9
+	BYTE $0x62; BYTE $0x32; BYTE $0x5e; BYTE $0x40; BYTE $0x52; BYTE $0xcb
 	VBROADCASTSS (R10)(DI*2), Z20
-	VFMADD231PS  Z18, Z20, Z10
-	VFMADD231PS  Z19, Z20, Z11
+	// VDPBF16PS Z18, Z20, Z10
+	BYTE $0x62; BYTE $0x32; BYTE $0x5e; BYTE $0x40; BYTE $0x52; BYTE $0xd2
+	// VDPBF16PS Z19, Z20, Z11
+	BYTE $0x62; BYTE $0x32; BYTE $0x5e; BYTE $0x40; BYTE $0x52; BYTE $0xdb
 	VBROADCASTSS (R11), Z20
-	VFMADD231PS  Z18, Z20, Z12
-	VFMADD231PS  Z19, Z20, Z13
+	// VDPBF16PS Z18, Z20, Z12
+	BYTE $0x62; BYTE $0x32; BYTE $0x5e; BYTE $0x40; BYTE $0x52; BYTE $0xe2
+	// VDPBF16PS Z19, Z20, Z13
+	BYTE $0x62; BYTE $0x32; BYTE $0x5e; BYTE $0x40; BYTE $0x52; BYTE $0xeb
 	VBROADCASTSS (R11)(DI*1), Z20
-	VFMADD231PS  Z18, Z20, Z14
-	VFMADD231PS  Z19, Z20, Z15
+	// VDPBF16PS Z18, Z20, Z14
+	BYTE $0x62; BYTE $0x32; BYTE $0x5e; BYTE $0x40; BYTE $0x52; BYTE $0xf2
+	// VDPBF16PS Z19, Z20, Z15
+	BYTE $0x62; BYTE $0x32; BYTE $0x5e; BYTE $0x40; BYTE $0x52; BYTE $0xfb
 	VBROADCASTSS (R11)(DI*2), Z20
-	VFMADD231PS  Z18, Z20, Z16
-	VFMADD231PS  Z19, Z20, Z17
+	// VDPBF16PS Z18, Z20, Z16
+	BYTE $0x62; BYTE $0xa2; BYTE $0x5e; BYTE $0x40; BYTE $0x52; BYTE $0xc2
+	// VDPBF16PS Z19, Z20, Z17
+	BYTE $0x62; BYTE $0xa2; BYTE $0x5e; BYTE $0x40; BYTE $0x52; BYTE $0xcb
 	ADDQ         R9, DX
 	ADDQ         R8, CX
 	ADDQ         R8, R10
 	ADDQ         R8, R11
 	DECQ         BX
-	JNZ          loop512x9x2
+	JNZ          loopgemm512x9x2h
 	VMOVUPS      Z0, (AX)
 	VMOVUPS      Z1, K1, 64(AX)
 	ADDQ         SI, AX
@@ -1389,7 +3270,250 @@ loop512x9x2:
 
 // func gemm512x10x1(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
 // Requires: AVX, AVX512F
-TEXT ·gemm512x10x1(SB), NOSPLIT, $0-68
+TEXT ·gemm512x10x1(SB), NOSPLIT, $16-68
+	MOVQ     c+0(FP), AX
+	MOVQ     a+8(FP), CX
+	MOVQ     b+16(FP), DX
+	MOVQ     k+24(FP), BX
+	MOVQ     ldc+32(FP), SI
+	MOVQ     ras+40(FP), DI
+	MOVQ     cas+48(FP), R8
+	MOVQ     ldb+56(FP), R9
+	MOVL     mask+64(FP), R10
+	KMOVW    R10, K1
+	TESTL    $0x00010000, R10
+	JZ       setgemm512x10x1
+	VSTMXCSR (SP)
+	MOVL     (SP), R10
+	ORL      $0x00008040, R10
+	MOVL     R10, 8(SP)
+	VLDMXCSR 8(SP)
+
+setgemm512x10x1:
+	MOVQ      AX, R10
+	VMOVUPS.Z (R10), K1, Z0
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z1
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z2
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z3
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z4
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z5
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z6
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z7
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z8
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z9
+	LEAQ      (CX)(DI*2), R10
+	ADDQ      DI, R10
+	LEAQ      (R10)(DI*2), R11
+	ADDQ      DI, R11
+	LEAQ      (R11)(DI*2), R12
+	ADDQ      DI, R12
+
+loopgemm512x10x1:
+	VMOVUPS.Z    (DX), K1, Z10
+	VBROADCASTSS (CX), Z11
+	VFMADD231PS  Z10, Z11, Z0
+	VBROADCASTSS (CX)(DI*1), Z11
+	VFMADD231PS  Z10, Z11, Z1
+	VBROADCASTSS (CX)(DI*2), Z11
+	VFMADD231PS  Z10, Z11, Z2
+	VBROADCASTSS (R10), Z11
+	VFMADD231PS  Z10, Z11, Z3
+	VBROADCASTSS (R10)(DI*1), Z11
+	VFMADD231PS  Z10, Z11, Z4
+	VBROADCASTSS (R10)(DI*2), Z11
+	VFMADD231PS  Z10, Z11, Z5
+	VBROADCASTSS (R11), Z11
+	VFMADD231PS  Z10, Z11, Z6
+	VBROADCASTSS (R11)(DI*1), Z11
+	VFMADD231PS  Z10, Z11, Z7
+	VBROADCASTSS (R11)(DI*2), Z11
+	VFMADD231PS  Z10, Z11, Z8
+	VBROADCASTSS (R12), Z11
+	VFMADD231PS  Z10, Z11, Z9
+	ADDQ         R9, DX
+	ADDQ         R8, CX
+	ADDQ         R8, R10
+	ADDQ         R8, R11
+	ADDQ         R8, R12
+	DECQ         BX
+	JNZ          loopgemm512x10x1
+	VMOVUPS      Z0, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z1, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z2, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z3, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z4, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z5, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z6, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z7, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z8, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z9, K1, (AX)
+	MOVL         mask+64(FP), AX
+	TESTL        $0x00010000, AX
+	JZ           donegemm512x10x1
+	VLDMXCSR     (SP)
+
+donegemm512x10x1:
+	VZEROUPPER
+	RET
+
+// func gemm512x10x2(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+// Requires: AVX, AVX512F
+TEXT ·gemm512x10x2(SB), NOSPLIT, $16-68
+	MOVQ     c+0(FP), AX
+	MOVQ     a+8(FP), CX
+	MOVQ     b+16(FP), DX
+	MOVQ     k+24(FP), BX
+	MOVQ     ldc+32(FP), SI
+	MOVQ     ras+40(FP), DI
+	MOVQ     cas+48(FP), R8
+	MOVQ     ldb+56(FP), R9
+	MOVL     mask+64(FP), R10
+	KMOVW    R10, K1
+	TESTL    $0x00010000, R10
+	JZ       setgemm512x10x2
+	VSTMXCSR (SP)
+	MOVL     (SP), R10
+	ORL      $0x00008040, R10
+	MOVL     R10, 8(SP)
+	VLDMXCSR 8(SP)
+
+setgemm512x10x2:
+	MOVQ      AX, R10
+	VMOVUPS   (R10), Z0
+	VMOVUPS.Z 64(R10), K1, Z1
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z2
+	VMOVUPS.Z 64(R10), K1, Z3
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z4
+	VMOVUPS.Z 64(R10), K1, Z5
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z6
+	VMOVUPS.Z 64(R10), K1, Z7
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z8
+	VMOVUPS.Z 64(R10), K1, Z9
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z10
+	VMOVUPS.Z 64(R10), K1, Z11
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z12
+	VMOVUPS.Z 64(R10), K1, Z13
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z14
+	VMOVUPS.Z 64(R10), K1, Z15
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z16
+	VMOVUPS.Z 64(R10), K1, Z17
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z18
+	VMOVUPS.Z 64(R10), K1, Z19
+	LEAQ      (CX)(DI*2), R10
+	ADDQ      DI, R10
+	LEAQ      (R10)(DI*2), R11
+	ADDQ      DI, R11
+	LEAQ      (R11)(DI*2), R12
+	ADDQ      DI, R12
+
+loopgemm512x10x2:
+	VMOVUPS      (DX), Z20
+	VMOVUPS.Z    64(DX), K1, Z21
+	VBROADCASTSS (CX), Z22
+	VFMADD231PS  Z20, Z22, Z0
+	VFMADD231PS  Z21, Z22, Z1
+	VBROADCASTSS (CX)(DI*1), Z22
+	VFMADD231PS  Z20, Z22, Z2
+	VFMADD231PS  Z21, Z22, Z3
+	VBROADCASTSS (CX)(DI*2), Z22
+	VFMADD231PS  Z20, Z22, Z4
+	VFMADD231PS  Z21, Z22, Z5
+	VBROADCASTSS (R10), Z22
+	VFMADD231PS  Z20, Z22, Z6
+	VFMADD231PS  Z21, Z22, Z7
+	VBROADCASTSS (R10)(DI*1), Z22
+	VFMADD231PS  Z20, Z22, Z8
+	VFMADD231PS  Z21, Z22, Z9
+	VBROADCASTSS (R10)(DI*2), Z22
+	VFMADD231PS  Z20, Z22, Z10
+	VFMADD231PS  Z21, Z22, Z11
+	VBROADCASTSS (R11), Z22
+	VFMADD231PS  Z20, Z22, Z12
+	VFMADD231PS  Z21, Z22, Z13
+	VBROADCASTSS (R11)(DI*1), Z22
+	VFMADD231PS  Z20, Z22, Z14
+	VFMADD231PS  Z21, Z22, Z15
+	VBROADCASTSS (R11)(DI*2), Z22
+	VFMADD231PS  Z20, Z22, Z16
+	VFMADD231PS  Z21, Z22, Z17
+	VBROADCASTSS (R12), Z22
+	VFMADD231PS  Z20, Z22, Z18
+	VFMADD231PS  Z21, Z22, Z19
+	ADDQ         R9, DX
+	ADDQ         R8, CX
+	ADDQ         R8, R10
+	ADDQ         R8, R11
+	ADDQ         R8, R12
+	DECQ         BX
+	JNZ          loopgemm512x10x2
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z2, (AX)
+	VMOVUPS      Z3, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z4, (AX)
+	VMOVUPS      Z5, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z6, (AX)
+	VMOVUPS      Z7, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z8, (AX)
+	VMOVUPS      Z9, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z10, (AX)
+	VMOVUPS      Z11, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z12, (AX)
+	VMOVUPS      Z13, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z14, (AX)
+	VMOVUPS      Z15, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z16, (AX)
+	VMOVUPS      Z17, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z18, (AX)
+	VMOVUPS      Z19, K1, 64(AX)
+	MOVL         mask+64(FP), AX
+	TESTL        $0x00010000, AX
+	JZ           donegemm512x10x2
+	VLDMXCSR     (SP)
+
+donegemm512x10x2:
+	VZEROUPPER
+	RET
+
+// func gemm512x10x1h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+// Requires: AVX, AVX512F
+TEXT ·gemm512x10x1h(SB), NOSPLIT, $0-68
 	MOVQ      c+0(FP), AX
 	MOVQ      a+8(FP), CX
 	MOVQ      b+16(FP), DX
@@ -1427,35 +3551,45 @@ TEXT ·gemm512x10x1(SB), NOSPLIT, $0-68
 	LEAQ      (R11)(DI*2), R12
 	ADDQ      DI, R12
 
-loop512x10x1:
+loopgemm512x10x1h:
 	VMOVUPS.Z    (DX), K1, Z10
 	VBROADCASTSS (CX), Z11
-	VFMADD231PS  Z10, Z11, Z0
+	// VDPBF16PS Z10, Z11, Z0
+	BYTE $0x62; BYTE $0xd2; BYTE $0x26; BYTE $0x48; BYTE $0x52; BYTE $0xc2
 	VBROADCASTSS (CX)(DI*1), Z11
-	VFMADD231PS  Z10, Z11, Z1
+	// VDPBF16PS Z10, Z11, Z1
+	BYTE $0x62; BYTE $0xd2; BYTE $0x26; BYTE $0x48; BYTE $0x52; BYTE $0xca
 	VBROADCASTSS (CX)(DI*2), Z11
-	VFMADD231PS  Z10, Z11, Z2
+	// VDPBF16PS Z10, Z11, Z2
+	BYTE $0x62; BYTE $0xd2; BYTE $0x26; BYTE $0x48; BYTE $0x52; BYTE $0xd2
 	VBROADCASTSS (R10), Z11
-	VFMADD231PS  Z10, Z11, Z3
+	// VDPBF16PS Z10, Z11, Z3
+	BYTE $0x62; BYTE $0xd2; BYTE $0x26; BYTE $0x48; BYTE $0x52; BYTE $0xda
 	VBROADCASTSS (R10)(DI*1), Z11
-	VFMADD231PS  Z10, Z11, Z4
+	// VDPBF16PS Z10, Z11, Z4
+	BYTE $0x62; BYTE $0xd2; BYTE $0x26; BYTE $0x48; BYTE $0x52; BYTE $0xe2
 	VBROADCASTSS (R10)(DI*2), Z11
-	VFMADD231PS  Z10, Z11, Z5
+	// VDPBF16PS Z10, Z11, Z5
+	BYTE $0x62; BYTE $0xd2; BYTE $0x26; BYTE $0x48; BYTE $0x52; BYTE $0xea
 	VBROADCASTSS (R11), Z11
-	VFMADD231PS  Z10, Z11, Z6
+	// VDPBF16PS Z10, Z11, Z6
+	BYTE $0x62; BYTE $0xd2; BYTE $0x26; BYTE $0x48; BYTE $0x52; BYTE $0xf2
 	VBROADCASTSS (R11)(DI*1), Z11
-	VFMADD231PS  Z10, Z11, Z7
+	// VDPBF16PS Z10, Z11, Z7
+	BYTE $0x62; BYTE $0xd2; BYTE $0x26; BYTE $0x48; BYTE $0x52; BYTE $0xfa
 	VBROADCASTSS (R11)(DI*2), Z11
-	VFMADD231PS  Z10, Z11, Z8
+	// VDPBF16PS Z10, Z11, Z8
+	BYTE $0x62; BYTE $0x52; BYTE $0x26; BYTE $0x48; BYTE $0x52; BYTE $0xc2
 	VBROADCASTSS (R12), Z11
-	VFMADD231PS  Z10, Z11, Z9
+	// VDPBF16PS Z10, Z11, Z9
+	BYTE $0x62; BYTE $0x52; BYTE $0x26; BYTE $0x48; BYTE $0x52; BYTE $0xca
 	ADDQ         R9, DX
 	ADDQ         R8, CX
 	ADDQ         R8, R10
 	ADDQ         R8, R11
 	ADDQ         R8, R12
 	DECQ         BX
-	JNZ          loop512x10x1
+	JNZ          loopgemm512x10x1h
 	VMOVUPS      Z0, K1, (AX)
 	ADDQ         SI, AX
 	VMOVUPS      Z1, K1, (AX)
@@ -1478,9 +3612,9 @@ loop512x10x1:
 	VZEROUPPER
 	RET
 
-// func gemm512x10x2(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+// func gemm512x10x2h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
 // Requires: AVX, AVX512F
-TEXT ·gemm512x10x2(SB), NOSPLIT, $0-68
+TEXT ·gemm512x10x2h(SB), NOSPLIT, $0-68
 	MOVQ      c+0(FP), AX
 	MOVQ      a+8(FP), CX
 	MOVQ      b+16(FP), DX
@@ -1528,46 +3662,66 @@ TEXT ·gemm512x10x2(SB), NOSPLIT, $0-68
 	LEAQ      (R11)(DI*2), R12
 	ADDQ      DI, R12
 
-loop512x10x2:
+loopgemm512x10x2h:
 	VMOVUPS      (DX), Z20
 	VMOVUPS.Z    64(DX), K1, Z21
 	VBROADCASTSS (CX), Z22
-	VFMADD231PS  Z20, Z22, Z0
-	VFMADD231PS  Z21, Z22, Z1
+	// VDPBF16PS Z20, Z22, Z0
+	BYTE $0x62; BYTE $0xb2; BYTE $0x4e; BYTE $0x40; BYTE $0x52; BYTE $0xc4
+	// VDPBF16PS Z21, Z22, Z1
+	BYTE $0x62; BYTE $0xb2; BYTE $0x4e; BYTE $0x40; BYTE $0x52; BYTE $0xcd
 	VBROADCASTSS (CX)(DI*1), Z22
-	VFMADD231PS  Z20, Z22, Z2
-	VFMADD231PS  Z21, Z22, Z3
+	// VDPBF16PS Z20, Z22, Z2
+	BYTE $0x62; BYTE $0xb2; BYTE $0x4e; BYTE $0x40; BYTE $0x52; BYTE $0xd4
+	// VDPBF16PS Z21, Z22, Z3
+	BYTE $0x62; BYTE $0xb2; BYTE $0x4e; BYTE $0x40; BYTE $0x52; BYTE $0xdd
 	VBROADCASTSS (CX)(DI*2), Z22
-	VFMADD231PS  Z20, Z22, Z4
-	VFMADD231PS  Z21, Z22, Z5
+	// VDPBF16PS Z20, Z22, Z4
+	BYTE $0x62; BYTE $0xb2; BYTE $0x4e; BYTE $0x40; BYTE $0x52; BYTE $0xe4
+	// VDPBF16PS Z21, Z22, Z5
+	BYTE $0x62; BYTE $0xb2; BYTE $0x4e; BYTE $0x40; BYTE $0x52; BYTE $0xed
 	VBROADCASTSS (R10), Z22
-	VFMADD231PS  Z20, Z22, Z6
-	VFMADD231PS  Z21, Z22, Z7
+	// VDPBF16PS Z20, Z22, Z6
+	BYTE $0x62; BYTE $0xb2; BYTE $0x4e; BYTE $0x40; BYTE $0x52; BYTE $0xf4
+	// VDPBF16PS Z21, Z22, Z7
+	BYTE $0x62; BYTE $0xb2; BYTE $0x4e; BYTE $0x40; BYTE $0x52; BYTE $0xfd
 	VBROADCASTSS (R10)(DI*1), Z22
-	VFMADD231PS  Z20, Z22, Z8
-	VFMADD231PS  Z21, Z22, Z9
+	// VDPBF16PS Z20, Z22, Z8
+	BYTE $0x62; BYTE $0x32; BYTE $0x4e; BYTE $0x40; BYTE $0x52; BYTE $0xc4
+	// VDPBF16PS Z21, Z22, Z9
+	BYTE $0x62; BYTE $0x32; BYTE $0x4e; BYTE $0x40; BYTE $0x52; BYTE $0xcd
 	VBROADCASTSS (R10)(DI*2), Z22
-	VFMADD231PS  Z20, Z22, Z10
-	VFMADD231PS  Z21, Z22, Z11
+	// VDPBF16PS Z20, Z22, Z10
+	BYTE $0x62; BYTE $0x32; BYTE $0x4e; BYTE $0x40; BYTE $0x52; BYTE $0xd4
+	// VDPBF16PS Z21, Z22, Z11
+	BYTE $0x62; BYTE $0x32; BYTE $0x4e; BYTE $0x40; BYTE $0x52; BYTE $0xdd
 	VBROADCASTSS (R11), Z22
-	VFMADD231PS  Z20, Z22, Z12
-	VFMADD231PS  Z21, Z22, Z13
+	// VDPBF16PS Z20, Z22, Z12
+	BYTE $0x62; BYTE $0x32; BYTE $0x4e; BYTE $0x40; BYTE $0x52; BYTE $0xe4
+	// VDPBF16PS Z21, Z22, Z13
+	BYTE $0x62; BYTE $0x32; BYTE $0x4e; BYTE $0x40; BYTE $0x52; BYTE $0xed
 	VBROADCASTSS (R11)(DI*1), Z22
-	VFMADD231PS  Z20, Z22, Z14
-	VFMADD231PS  Z21, Z22, Z15
+	// VDPBF16PS Z20, Z22, Z14
+	BYTE $0x62; BYTE $0x32; BYTE $0x4e; BYTE $0x40; BYTE $0x52; BYTE $0xf4
+	// VDPBF16PS Z21, Z22, Z15
+	BYTE $0x62; BYTE $0x32; BYTE $0x4e; BYTE $0x40; BYTE $0x52; BYTE $0xfd
 	VBROADCASTSS (R11)(DI*2), Z22
-	VFMADD231PS  Z20, Z22, Z16
-	VFMADD231PS  Z21, Z22, Z17
+	// VDPBF16PS Z20, Z22, Z16
+	BYTE $0x62; BYTE $0xa2; BYTE $0x4e; BYTE $0x40; BYTE $0x52; BYTE $0xc4
+	// VDPBF16PS Z21, Z22, Z17
+	BYTE $0x62; BYTE $0xa2; BYTE $0x4e; BYTE $0x40; BYTE $0x52; BYTE $0xcd
 	VBROADCASTSS (R12), Z22
-	VFMADD231PS  Z20, Z22, Z18
-	VFMADD231PS  Z21, Z22, Z19
+	// VDPBF16PS Z20, Z22, Z18
+	BYTE $0x62; BYTE $0xa2; BYTE $0x4e; BYTE $0x40; BYTE $0x52; BYTE $0xd4
+	// VDPBF16PS Z21, Z22, Z19
+	BYTE $0x62; BYTE $0xa2; BYTE $0x4e; BYTE $0x40; BYTE $0x52; BYTE $0xdd
 	ADDQ         R9, DX
 	ADDQ         R8, CX
 	ADDQ         R8, R10
 	ADDQ         R8, R11
 	ADDQ         R8, R12
 	DECQ         BX
-	JNZ          loop512x10x2
+	JNZ          loopgemm512x10x2h
 	VMOVUPS      Z0, (AX)
 	VMOVUPS      Z1, K1, 64(AX)
 	ADDQ         SI, AX
@@ -1602,7 +3756,265 @@ loop512x10x2:
 
 // func gemm512x11x1(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
 // Requires: AVX, AVX512F
-TEXT ·gemm512x11x1(SB), NOSPLIT, $0-68
+TEXT ·gemm512x11x1(SB), NOSPLIT, $16-68
+	MOVQ     c+0(FP), AX
+	MOVQ     a+8(FP), CX
+	MOVQ     b+16(FP), DX
+	MOVQ     k+24(FP), BX
+	MOVQ     ldc+32(FP), SI
+	MOVQ     ras+40(FP), DI
+	MOVQ     cas+48(FP), R8
+	MOVQ     ldb+56(FP), R9
+	MOVL     mask+64(FP), R10
+	KMOVW    R10, K1
+	TESTL    $0x00010000, R10
+	JZ       setgemm512x11x1
+	VSTMXCSR (SP)
+	MOVL     (SP), R10
+	ORL      $0x00008040, R10
+	MOVL     R10, 8(SP)
+	VLDMXCSR 8(SP)
+
+setgemm512x11x1:
+	MOVQ      AX, R10
+	VMOVUPS.Z (R10), K1, Z0
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z1
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z2
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z3
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z4
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z5
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z6
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z7
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z8
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z9
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z10
+	LEAQ      (CX)(DI*2), R10
+	ADDQ      DI, R10
+	LEAQ      (R10)(DI*2), R11
+	ADDQ      DI, R11
+	LEAQ      (R11)(DI*2), R12
+	ADDQ      DI, R12
+
+loopgemm512x11x1:
+	VMOVUPS.Z    (DX), K1, Z11
+	VBROADCASTSS (CX), Z12
+	VFMADD231PS  Z11, Z12, Z0
+	VBROADCASTSS (CX)(DI*1), Z12
+	VFMADD231PS  Z11, Z12, Z1
+	VBROADCASTSS (CX)(DI*2), Z12
+	VFMADD231PS  Z11, Z12, Z2
+	VBROADCASTSS (R10), Z12
+	VFMADD231PS  Z11, Z12, Z3
+	VBROADCASTSS (R10)(DI*1), Z12
+	VFMADD231PS  Z11, Z12, Z4
+	VBROADCASTSS (R10)(DI*2), Z12
+	VFMADD231PS  Z11, Z12, Z5
+	VBROADCASTSS (R11), Z12
+	VFMADD231PS  Z11, Z12, Z6
+	VBROADCASTSS (R11)(DI*1), Z12
+	VFMADD231PS  Z11, Z12, Z7
+	VBROADCASTSS (R11)(DI*2), Z12
+	VFMADD231PS  Z11, Z12, Z8
+	VBROADCASTSS (R12), Z12
+	VFMADD231PS  Z11, Z12, Z9
+	VBROADCASTSS (R12)(DI*1), Z12
+	VFMADD231PS  Z11, Z12, Z10
+	ADDQ         R9, DX
+	ADDQ         R8, CX
+	ADDQ         R8, R10
+	ADDQ         R8, R11
+	ADDQ         R8, R12
+	DECQ         BX
+	JNZ          loopgemm512x11x1
+	VMOVUPS      Z0, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z1, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z2, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z3, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z4, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z5, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z6, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z7, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z8, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z9, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z10, K1, (AX)
+	MOVL         mask+64(FP), AX
+	TESTL        $0x00010000, AX
+	JZ           donegemm512x11x1
+	VLDMXCSR     (SP)
+
+donegemm512x11x1:
+	VZEROUPPER
+	RET
+
+// func gemm512x11x2(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+// Requires: AVX, AVX512F
+TEXT ·gemm512x11x2(SB), NOSPLIT, $16-68
+	MOVQ     c+0(FP), AX
+	MOVQ     a+8(FP), CX
+	MOVQ     b+16(FP), DX
+	MOVQ     k+24(FP), BX
+	MOVQ     ldc+32(FP), SI
+	MOVQ     ras+40(FP), DI
+	MOVQ     cas+48(FP), R8
+	MOVQ     ldb+56(FP), R9
+	MOVL     mask+64(FP), R10
+	KMOVW    R10, K1
+	TESTL    $0x00010000, R10
+	JZ       setgemm512x11x2
+	VSTMXCSR (SP)
+	MOVL     (SP), R10
+	ORL      $0x00008040, R10
+	MOVL     R10, 8(SP)
+	VLDMXCSR 8(SP)
+
+setgemm512x11x2:
+	MOVQ      AX, R10
+	VMOVUPS   (R10), Z0
+	VMOVUPS.Z 64(R10), K1, Z1
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z2
+	VMOVUPS.Z 64(R10), K1, Z3
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z4
+	VMOVUPS.Z 64(R10), K1, Z5
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z6
+	VMOVUPS.Z 64(R10), K1, Z7
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z8
+	VMOVUPS.Z 64(R10), K1, Z9
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z10
+	VMOVUPS.Z 64(R10), K1, Z11
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z12
+	VMOVUPS.Z 64(R10), K1, Z13
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z14
+	VMOVUPS.Z 64(R10), K1, Z15
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z16
+	VMOVUPS.Z 64(R10), K1, Z17
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z18
+	VMOVUPS.Z 64(R10), K1, Z19
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z20
+	VMOVUPS.Z 64(R10), K1, Z21
+	LEAQ      (CX)(DI*2), R10
+	ADDQ      DI, R10
+	LEAQ      (R10)(DI*2), R11
+	ADDQ      DI, R11
+	LEAQ      (R11)(DI*2), R12
+	ADDQ      DI, R12
+
+loopgemm512x11x2:
+	VMOVUPS      (DX), Z22
+	VMOVUPS.Z    64(DX), K1, Z23
+	VBROADCASTSS (CX), Z24
+	VFMADD231PS  Z22, Z24, Z0
+	VFMADD231PS  Z23, Z24, Z1
+	VBROADCASTSS (CX)(DI*1), Z24
+	VFMADD231PS  Z22, Z24, Z2
+	VFMADD231PS  Z23, Z24, Z3
+	VBROADCASTSS (CX)(DI*2), Z24
+	VFMADD231PS  Z22, Z24, Z4
+	VFMADD231PS  Z23, Z24, Z5
+	VBROADCASTSS (R10), Z24
+	VFMADD231PS  Z22, Z24, Z6
+	VFMADD231PS  Z23, Z24, Z7
+	VBROADCASTSS (R10)(DI*1), Z24
+	VFMADD231PS  Z22, Z24, Z8
+	VFMADD231PS  Z23, Z24, Z9
+	VBROADCASTSS (R10)(DI*2), Z24
+	VFMADD231PS  Z22, Z24, Z10
+	VFMADD231PS  Z23, Z24, Z11
+	VBROADCASTSS (R11), Z24
+	VFMADD231PS  Z22, Z24, Z12
+	VFMADD231PS  Z23, Z24, Z13
+	VBROADCASTSS (R11)(DI*1), Z24
+	VFMADD231PS  Z22, Z24, Z14
+	VFMADD231PS  Z23, Z24, Z15
+	VBROADCASTSS (R11)(DI*2), Z24
+	VFMADD231PS  Z22, Z24, Z16
+	VFMADD231PS  Z23, Z24, Z17
+	VBROADCASTSS (R12), Z24
+	VFMADD231PS  Z22, Z24, Z18
+	VFMADD231PS  Z23, Z24, Z19
+	VBROADCASTSS (R12)(DI*1), Z24
+	VFMADD231PS  Z22, Z24, Z20
+	VFMADD231PS  Z23, Z24, Z21
+	ADDQ         R9, DX
+	ADDQ         R8, CX
+	ADDQ         R8, R10
+	ADDQ         R8, R11
+	ADDQ         R8, R12
+	DECQ         BX
+	JNZ          loopgemm512x11x2
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z2, (AX)
+	VMOVUPS      Z3, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z4, (AX)
+	VMOVUPS      Z5, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z6, (AX)
+	VMOVUPS      Z7, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z8, (AX)
+	VMOVUPS      Z9, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z10, (AX)
+	VMOVUPS      Z11, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z12, (AX)
+	VMOVUPS      Z13, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z14, (AX)
+	VMOVUPS      Z15, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z16, (AX)
+	VMOVUPS      Z17, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z18, (AX)
+	VMOVUPS      Z19, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z20, (AX)
+	VMOVUPS      Z21, K1, 64(AX)
+	MOVL         mask+64(FP), AX
+	TESTL        $0x00010000, AX
+	JZ           donegemm512x11x2
+	VLDMXCSR     (SP)
+
+donegemm512x11x2:
+	VZEROUPPER
+	RET
+
+// func gemm512x11x1h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+// Requires: AVX, AVX512F
+TEXT ·gemm512x11x1h(SB), NOSPLIT, $0-68
 	MOVQ      c+0(FP), AX
 	MOVQ      a+8(FP), CX
 	MOVQ      b+16(FP), DX
@@ -1642,37 +4054,48 @@ TEXT ·gemm512x11x1(SB), NOSPLIT, $0-68
 	LEAQ      (R11)(DI*2), R12
 	ADDQ      DI, R12
 
-loop512x11x1:
+loopgemm512x11x1h:
 	VMOVUPS.Z    (DX), K1, Z11
 	VBROADCASTSS (CX), Z12
-	VFMADD231PS  Z11, Z12, Z0
+	// VDPBF16PS Z11, Z12, Z0
+	BYTE $0x62; BYTE $0xd2; BYTE $0x1e; BYTE $0x48; BYTE $0x52; BYTE $0xc3
 	VBROADCASTSS (CX)(DI*1), Z12
-	VFMADD231PS  Z11, Z12, Z1
+	// VDPBF16PS Z11, Z12, Z1
+	BYTE $0x62; BYTE $0xd2; BYTE $0x1e; BYTE $0x48; BYTE $0x52; BYTE $0xcb
 	VBROADCASTSS (CX)(DI*2), Z12
-	VFMADD231PS  Z11, Z12, Z2
+	// VDPBF16PS Z11, Z12, Z2
+	BYTE $0x62; BYTE $0xd2; BYTE $0x1e; BYTE $0x48; BYTE $0x52; BYTE $0xd3
 	VBROADCASTSS (R10), Z12
-	VFMADD231PS  Z11, Z12, Z3
+	// VDPBF16PS Z11, Z12, Z3
+	BYTE $0x62; BYTE $0xd2; BYTE $0x1e; BYTE $0x48; BYTE $0x52; BYTE $0xdb
 	VBROADCASTSS (R10)(DI*1), Z12
-	VFMADD231PS  Z11, Z12, Z4
+	// VDPBF16PS Z11, Z12, Z4
+	BYTE $0x62; BYTE $0xd2; BYTE $0x1e; BYTE $0x48; BYTE $0x52; BYTE $0xe3
 	VBROADCASTSS (R10)(DI*2), Z12
-	VFMADD231PS  Z11, Z12, Z5
+	// VDPBF16PS Z11, Z12, Z5
+	BYTE $0x62; BYTE $0xd2; BYTE $0x1e; BYTE $0x48; BYTE $0x52; BYTE $0xeb
 	VBROADCASTSS (R11), Z12
-	VFMADD231PS  Z11, Z12, Z6
+	// VDPBF16PS Z11, Z12, Z6
+	BYTE $0x62; BYTE $0xd2; BYTE $0x1e; BYTE $0x48; BYTE $0x52; BYTE $0xf3
 	VBROADCASTSS (R11)(DI*1), Z12
-	VFMADD231PS  Z11, Z12, Z7
+	// VDPBF16PS Z11, Z12, Z7
+	BYTE $0x62; BYTE $0xd2; BYTE $0x1e; BYTE $0x48; BYTE $0x52; BYTE $0xfb
 	VBROADCASTSS (R11)(DI*2), Z12
-	VFMADD231PS  Z11, Z12, Z8
+	// VDPBF16PS Z11, Z12, Z8
+	BYTE $0x62; BYTE $0x52; BYTE $0x1e; BYTE $0x48; BYTE $0x52; BYTE $0xc3
 	VBROADCASTSS (R12), Z12
-	VFMADD231PS  Z11, Z12, Z9
+	// VDPBF16PS Z11, Z12, Z9
+	BYTE $0x62; BYTE $0x52; BYTE $0x1e; BYTE $0x48; BYTE $0x52; BYTE $0xcb
 	VBROADCASTSS (R12)(DI*1), Z12
-	VFMADD231PS  Z11, Z12, Z10
+	// VDPBF16PS Z11, Z12, Z10
+	BYTE $0x62; BYTE $0x52; BYTE $0x1e; BYTE $0x48; BYTE $0x52; BYTE $0xd3
 	ADDQ         R9, DX
 	ADDQ         R8, CX
 	ADDQ         R8, R10
 	ADDQ         R8, R11
 	ADDQ         R8, R12
 	DECQ         BX
-	JNZ          loop512x11x1
+	JNZ          loopgemm512x11x1h
 	VMOVUPS      Z0, K1, (AX)
 	ADDQ         SI, AX
 	VMOVUPS      Z1, K1, (AX)
@@ -1697,9 +4120,9 @@ loop512x11x1:
 	VZEROUPPER
 	RET
 
-// func gemm512x11x2(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+// func gemm512x11x2h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
 // Requires: AVX, AVX512F
-TEXT ·gemm512x11x2(SB), NOSPLIT, $0-68
+TEXT ·gemm512x11x2h(SB), NOSPLIT, $0-68
 	MOVQ      c+0(FP), AX
 	MOVQ      a+8(FP), CX
 	MOVQ      b+16(FP), DX
@@ -1750,49 +4173,71 @@ TEXT ·gemm512x11x2(SB), NOSPLIT, $0-68
 	LEAQ      (R11)(DI*2), R12
 	ADDQ      DI, R12
 
-loop512x11x2:
+loopgemm512x11x2h:
 	VMOVUPS      (DX), Z22
 	VMOVUPS.Z    64(DX), K1, Z23
 	VBROADCASTSS (CX), Z24
-	VFMADD231PS  Z22, Z24, Z0
-	VFMADD231PS  Z23, Z24, Z1
+	// VDPBF16PS Z22, Z24, Z0
+	BYTE $0x62; BYTE $0xb2; BYTE $0x3e; BYTE $0x40; BYTE $0x52; BYTE $0xc6
+	// VDPBF16PS Z23, Z24, Z1
+	BYTE $0x62; BYTE $0xb2; BYTE $0x3e; BYTE $0x40; BYTE $0x52; BYTE $0xcf
 	VBROADCASTSS (CX)(DI*1), Z24
-	VFMADD231PS  Z22, Z24, Z2
-	VFMADD231PS  Z23, Z24, Z3
+	// VDPBF16PS Z22, Z24, Z2
+	BYTE $0x62; BYTE $0xb2; BYTE $0x3e; BYTE $0x40; BYTE $0x52; BYTE $0xd6
+	// VDPBF16PS Z23, Z24, Z3
+	BYTE $0x62; BYTE $0xb2; BYTE $0x3e; BYTE $0x40; BYTE $0x52; BYTE $0xdf
 	VBROADCASTSS (CX)(DI*2), Z24
-	VFMADD231PS  Z22, Z24, Z4
-	VFMADD231PS  Z23, Z24, Z5
+	// VDPBF16PS Z22, Z24, Z4
+	BYTE $0x62; BYTE $0xb2; BYTE $0x3e; BYTE $0x40; BYTE $0x52; BYTE $0xe6
+	// VDPBF16PS Z23, Z24, Z5
+	BYTE $0x62; BYTE $0xb2; BYTE $0x3e; BYTE $0x40; BYTE $0x52; BYTE $0xef
 	VBROADCASTSS (R10), Z24
-	VFMADD231PS  Z22, Z24, Z6
-	VFMADD231PS  Z23, Z24, Z7
+	// VDPBF16PS Z22, Z24, Z6
+	BYTE $0x62; BYTE $0xb2; BYTE $0x3e; BYTE $0x40; BYTE $0x52; BYTE $0xf6
+	// VDPBF16PS Z23, Z24, Z7
+	BYTE $0x62; BYTE $0xb2; BYTE $0x3e; BYTE $0x40; BYTE $0x52; BYTE $0xff
 	VBROADCASTSS (R10)(DI*1), Z24
-	VFMADD231PS  Z22, Z24, Z8
-	VFMADD231PS  Z23, Z24, Z9
+	// VDPBF16PS Z22, Z24, Z8
+	BYTE $0x62; BYTE $0x32; BYTE $0x3e; BYTE $0x40; BYTE $0x52; BYTE $0xc6
+	// VDPBF16PS Z23, Z24, Z9
+	BYTE $0x62; BYTE $0x32; BYTE $0x3e; BYTE $0x40; BYTE $0x52; BYTE $0xcf
 	VBROADCASTSS (R10)(DI*2), Z24
-	VFMADD231PS  Z22, Z24, Z10
-	VFMADD231PS  Z23, Z24, Z11
+	// VDPBF16PS Z22, Z24, Z10
+	BYTE $0x62; BYTE $0x32; BYTE $0x3e; BYTE $0x40; BYTE $0x52; BYTE $0xd6
+	// VDPBF16PS Z23, Z24, Z11
+	BYTE $0x62; BYTE $0x32; BYTE $0x3e; BYTE $0x40; BYTE $0x52; BYTE $0xdf
 	VBROADCASTSS (R11), Z24
-	VFMADD231PS  Z22, Z24, Z12
-	VFMADD231PS  Z23, Z24, Z13
+	// VDPBF16PS Z22, Z24, Z12
+	BYTE $0x62; BYTE $0x32; BYTE $0x3e; BYTE $0x40; BYTE $0x52; BYTE $0xe6
+	// VDPBF16PS Z23, Z24, Z13
+	BYTE $0x62; BYTE $0x32; BYTE $0x3e; BYTE $0x40; BYTE $0x52; BYTE $0xef
 	VBROADCASTSS (R11)(DI*1), Z24
-	VFMADD231PS  Z22, Z24, Z14
-	VFMADD231PS  Z23, Z24, Z15
+	// VDPBF16PS Z22, Z24, Z14
+	BYTE $0x62; BYTE $0x32; BYTE $0x3e; BYTE $0x40; BYTE $0x52; BYTE $0xf6
+	// VDPBF16PS Z23, Z24, Z15
+	BYTE $0x62; BYTE $0x32; BYTE $0x3e; BYTE $0x40; BYTE $0x52; BYTE $0xff
 	VBROADCASTSS (R11)(DI*2), Z24
-	VFMADD231PS  Z22, Z24, Z16
-	VFMADD231PS  Z23, Z24, Z17
+	// VDPBF16PS Z22, Z24, Z16
+	BYTE $0x62; BYTE $0xa2; BYTE $0x3e; BYTE $0x40; BYTE $0x52; BYTE $0xc6
+	// VDPBF16PS Z23, Z24, Z17
+	BYTE $0x62; BYTE $0xa2; BYTE $0x3e; BYTE $0x40; BYTE $0x52; BYTE $0xcf
 	VBROADCASTSS (R12), Z24
-	VFMADD231PS  Z22, Z24, Z18
-	VFMADD231PS  Z23, Z24, Z19
+	// VDPBF16PS Z22, Z24, Z18
+	BYTE $0x62; BYTE $0xa2; BYTE $0x3e; BYTE $0x40; BYTE $0x52; BYTE $0xd6
+	// VDPBF16PS Z23, Z24, Z19
+	BYTE $0x62; BYTE $0xa2; BYTE $0x3e; BYTE $0x40; BYTE $0x52; BYTE $0xdf
 	VBROADCASTSS (R12)(DI*1), Z24
-	VFMADD231PS  Z22, Z24, Z20
-	VFMADD231PS  Z23, Z24, Z21
+	// VDPBF16PS Z22, Z24, Z20
+	BYTE $0x62; BYTE $0xa2; BYTE $0x3e; BYTE $0x40; BYTE $0x52; BYTE $0xe6
+	// VDPBF16PS Z23, Z24, Z21
+	BYTE $0x62; BYTE $0xa2; BYTE $0x3e; BYTE $0x40; BYTE $0x52; BYTE $0xef
 	ADDQ         R9, DX
 	ADDQ         R8, CX
 	ADDQ         R8, R10
 	ADDQ         R8, R11
 	ADDQ         R8, R12
 	DECQ         BX
-	JNZ          loop512x11x2
+	JNZ          loopgemm512x11x2h
 	VMOVUPS      Z0, (AX)
 	VMOVUPS      Z1, K1, 64(AX)
 	ADDQ         SI, AX
@@ -1830,7 +4275,280 @@ loop512x11x2:
 
 // func gemm512x12x1(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
 // Requires: AVX, AVX512F
-TEXT ·gemm512x12x1(SB), NOSPLIT, $0-68
+TEXT ·gemm512x12x1(SB), NOSPLIT, $16-68
+	MOVQ     c+0(FP), AX
+	MOVQ     a+8(FP), CX
+	MOVQ     b+16(FP), DX
+	MOVQ     k+24(FP), BX
+	MOVQ     ldc+32(FP), SI
+	MOVQ     ras+40(FP), DI
+	MOVQ     cas+48(FP), R8
+	MOVQ     ldb+56(FP), R9
+	MOVL     mask+64(FP), R10
+	KMOVW    R10, K1
+	TESTL    $0x00010000, R10
+	JZ       setgemm512x12x1
+	VSTMXCSR (SP)
+	MOVL     (SP), R10
+	ORL      $0x00008040, R10
+	MOVL     R10, 8(SP)
+	VLDMXCSR 8(SP)
+
+setgemm512x12x1:
+	MOVQ      AX, R10
+	VMOVUPS.Z (R10), K1, Z0
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z1
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z2
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z3
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z4
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z5
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z6
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z7
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z8
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z9
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z10
+	ADDQ      SI, R10
+	VMOVUPS.Z (R10), K1, Z11
+	LEAQ      (CX)(DI*2), R10
+	ADDQ      DI, R10
+	LEAQ      (R10)(DI*2), R11
+	ADDQ      DI, R11
+	LEAQ      (R11)(DI*2), R12
+	ADDQ      DI, R12
+
+loopgemm512x12x1:
+	VMOVUPS.Z    (DX), K1, Z12
+	VBROADCASTSS (CX), Z13
+	VFMADD231PS  Z12, Z13, Z0
+	VBROADCASTSS (CX)(DI*1), Z13
+	VFMADD231PS  Z12, Z13, Z1
+	VBROADCASTSS (CX)(DI*2), Z13
+	VFMADD231PS  Z12, Z13, Z2
+	VBROADCASTSS (R10), Z13
+	VFMADD231PS  Z12, Z13, Z3
+	VBROADCASTSS (R10)(DI*1), Z13
+	VFMADD231PS  Z12, Z13, Z4
+	VBROADCASTSS (R10)(DI*2), Z13
+	VFMADD231PS  Z12, Z13, Z5
+	VBROADCASTSS (R11), Z13
+	VFMADD231PS  Z12, Z13, Z6
+	VBROADCASTSS (R11)(DI*1), Z13
+	VFMADD231PS  Z12, Z13, Z7
+	VBROADCASTSS (R11)(DI*2), Z13
+	VFMADD231PS  Z12, Z13, Z8
+	VBROADCASTSS (R12), Z13
+	VFMADD231PS  Z12, Z13, Z9
+	VBROADCASTSS (R12)(DI*1), Z13
+	VFMADD231PS  Z12, Z13, Z10
+	VBROADCASTSS (R12)(DI*2), Z13
+	VFMADD231PS  Z12, Z13, Z11
+	ADDQ         R9, DX
+	ADDQ         R8, CX
+	ADDQ         R8, R10
+	ADDQ         R8, R11
+	ADDQ         R8, R12
+	DECQ         BX
+	JNZ          loopgemm512x12x1
+	VMOVUPS      Z0, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z1, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z2, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z3, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z4, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z5, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z6, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z7, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z8, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z9, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z10, K1, (AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z11, K1, (AX)
+	MOVL         mask+64(FP), AX
+	TESTL        $0x00010000, AX
+	JZ           donegemm512x12x1
+	VLDMXCSR     (SP)
+
+donegemm512x12x1:
+	VZEROUPPER
+	RET
+
+// func gemm512x12x2(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+// Requires: AVX, AVX512F
+TEXT ·gemm512x12x2(SB), NOSPLIT, $16-68
+	MOVQ     c+0(FP), AX
+	MOVQ     a+8(FP), CX
+	MOVQ     b+16(FP), DX
+	MOVQ     k+24(FP), BX
+	MOVQ     ldc+32(FP), SI
+	MOVQ     ras+40(FP), DI
+	MOVQ     cas+48(FP), R8
+	MOVQ     ldb+56(FP), R9
+	MOVL     mask+64(FP), R10
+	KMOVW    R10, K1
+	TESTL    $0x00010000, R10
+	JZ       setgemm512x12x2
+	VSTMXCSR (SP)
+	MOVL     (SP), R10
+	ORL      $0x00008040, R10
+	MOVL     R10, 8(SP)
+	VLDMXCSR 8(SP)
+
+setgemm512x12x2:
+	MOVQ      AX, R10
+	VMOVUPS   (R10), Z0
+	VMOVUPS.Z 64(R10), K1, Z1
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z2
+	VMOVUPS.Z 64(R10), K1, Z3
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z4
+	VMOVUPS.Z 64(R10), K1, Z5
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z6
+	VMOVUPS.Z 64(R10), K1, Z7
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z8
+	VMOVUPS.Z 64(R10), K1, Z9
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z10
+	VMOVUPS.Z 64(R10), K1, Z11
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z12
+	VMOVUPS.Z 64(R10), K1, Z13
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z14
+	VMOVUPS.Z 64(R10), K1, Z15
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z16
+	VMOVUPS.Z 64(R10), K1, Z17
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z18
+	VMOVUPS.Z 64(R10), K1, Z19
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z20
+	VMOVUPS.Z 64(R10), K1, Z21
+	ADDQ      SI, R10
+	VMOVUPS   (R10), Z22
+	VMOVUPS.Z 64(R10), K1, Z23
+	LEAQ      (CX)(DI*2), R10
+	ADDQ      DI, R10
+	LEAQ      (R10)(DI*2), R11
+	ADDQ      DI, R11
+	LEAQ      (R11)(DI*2), R12
+	ADDQ      DI, R12
+
+loopgemm512x12x2:
+	VMOVUPS      (DX), Z24
+	VMOVUPS.Z    64(DX), K1, Z25
+	VBROADCASTSS (CX), Z26
+	VFMADD231PS  Z24, Z26, Z0
+	VFMADD231PS  Z25, Z26, Z1
+	VBROADCASTSS (CX)(DI*1), Z26
+	VFMADD231PS  Z24, Z26, Z2
+	VFMADD231PS  Z25, Z26, Z3
+	VBROADCASTSS (CX)(DI*2), Z26
+	VFMADD231PS  Z24, Z26, Z4
+	VFMADD231PS  Z25, Z26, Z5
+	VBROADCASTSS (R10), Z26
+	VFMADD231PS  Z24, Z26, Z6
+	VFMADD231PS  Z25, Z26, Z7
+	VBROADCASTSS (R10)(DI*1), Z26
+	VFMADD231PS  Z24, Z26, Z8
+	VFMADD231PS  Z25, Z26, Z9
+	VBROADCASTSS (R10)(DI*2), Z26
+	VFMADD231PS  Z24, Z26, Z10
+	VFMADD231PS  Z25, Z26, Z11
+	VBROADCASTSS (R11), Z26
+	VFMADD231PS  Z24, Z26, Z12
+	VFMADD231PS  Z25, Z26, Z13
+	VBROADCASTSS (R11)(DI*1), Z26
+	VFMADD231PS  Z24, Z26, Z14
+	VFMADD231PS  Z25, Z26, Z15
+	VBROADCASTSS (R11)(DI*2), Z26
+	VFMADD231PS  Z24, Z26, Z16
+	VFMADD231PS  Z25, Z26, Z17
+	VBROADCASTSS (R12), Z26
+	VFMADD231PS  Z24, Z26, Z18
+	VFMADD231PS  Z25, Z26, Z19
+	VBROADCASTSS (R12)(DI*1), Z26
+	VFMADD231PS  Z24, Z26, Z20
+	VFMADD231PS  Z25, Z26, Z21
+	VBROADCASTSS (R12)(DI*2), Z26
+	VFMADD231PS  Z24, Z26, Z22
+	VFMADD231PS  Z25, Z26, Z23
+	ADDQ         R9, DX
+	ADDQ         R8, CX
+	ADDQ         R8, R10
+	ADDQ         R8, R11
+	ADDQ         R8, R12
+	DECQ         BX
+	JNZ          loopgemm512x12x2
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z2, (AX)
+	VMOVUPS      Z3, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z4, (AX)
+	VMOVUPS      Z5, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z6, (AX)
+	VMOVUPS      Z7, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z8, (AX)
+	VMOVUPS      Z9, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z10, (AX)
+	VMOVUPS      Z11, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z12, (AX)
+	VMOVUPS      Z13, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z14, (AX)
+	VMOVUPS      Z15, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z16, (AX)
+	VMOVUPS      Z17, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z18, (AX)
+	VMOVUPS      Z19, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z20, (AX)
+	VMOVUPS      Z21, K1, 64(AX)
+	ADDQ         SI, AX
+	VMOVUPS      Z22, (AX)
+	VMOVUPS      Z23, K1, 64(AX)
+	MOVL         mask+64(FP), AX
+	TESTL        $0x00010000, AX
+	JZ           donegemm512x12x2
+	VLDMXCSR     (SP)
+
+donegemm512x12x2:
+	VZEROUPPER
+	RET
+
+// func gemm512x12x1h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+// Requires: AVX, AVX512F
+TEXT ·gemm512x12x1h(SB), NOSPLIT, $0-68
 	MOVQ      c+0(FP), AX
 	MOVQ      a+8(FP), CX
 	MOVQ      b+16(FP), DX
@@ -1872,39 +4590,51 @@ TEXT ·gemm512x12x1(SB), NOSPLIT, $0-68
 	LEAQ      (R11)(DI*2), R12
 	ADDQ      DI, R12
 
-loop512x12x1:
+loopgemm512x12x1h:
 	VMOVUPS.Z    (DX), K1, Z12
 	VBROADCASTSS (CX), Z13
-	VFMADD231PS  Z12, Z13, Z0
+	// VDPBF16PS Z12, Z13, Z0
+	BYTE $0x62; BYTE $0xd2; BYTE $0x16; BYTE $0x48; BYTE $0x52; BYTE $0xc4
 	VBROADCASTSS (CX)(DI*1), Z13
-	VFMADD231PS  Z12, Z13, Z1
+	// VDPBF16PS Z12, Z13, Z1
+	BYTE $0x62; BYTE $0xd2; BYTE $0x16; BYTE $0x48; BYTE $0x52; BYTE $0xcc
 	VBROADCASTSS (CX)(DI*2), Z13
-	VFMADD231PS  Z12, Z13, Z2
+	// VDPBF16PS Z12, Z13, Z2
+	BYTE $0x62; BYTE $0xd2; BYTE $0x16; BYTE $0x48; BYTE $0x52; BYTE $0xd4
 	VBROADCASTSS (R10), Z13
-	VFMADD231PS  Z12, Z13, Z3
+	// VDPBF16PS Z12, Z13, Z3
+	BYTE $0x62; BYTE $0xd2; BYTE $0x16; BYTE $0x48; BYTE $0x52; BYTE $0xdc
 	VBROADCASTSS (R10)(DI*1), Z13
-	VFMADD231PS  Z12, Z13, Z4
+	// VDPBF16PS Z12, Z13, Z4
+	BYTE $0x62; BYTE $0xd2; BYTE $0x16; BYTE $0x48; BYTE $0x52; BYTE $0xe4
 	VBROADCASTSS (R10)(DI*2), Z13
-	VFMADD231PS  Z12, Z13, Z5
+	// VDPBF16PS Z12, Z13, Z5
+	BYTE $0x62; BYTE $0xd2; BYTE $0x16; BYTE $0x48; BYTE $0x52; BYTE $0xec
 	VBROADCASTSS (R11), Z13
-	VFMADD231PS  Z12, Z13, Z6
+	// VDPBF16PS Z12, Z13, Z6
+	BYTE $0x62; BYTE $0xd2; BYTE $0x16; BYTE $0x48; BYTE $0x52; BYTE $0xf4
 	VBROADCASTSS (R11)(DI*1), Z13
-	VFMADD231PS  Z12, Z13, Z7
+	// VDPBF16PS Z12, Z13, Z7
+	BYTE $0x62; BYTE $0xd2; BYTE $0x16; BYTE $0x48; BYTE $0x52; BYTE $0xfc
 	VBROADCASTSS (R11)(DI*2), Z13
-	VFMADD231PS  Z12, Z13, Z8
+	// VDPBF16PS Z12, Z13, Z8
+	BYTE $0x62; BYTE $0x52; BYTE $0x16; BYTE $0x48; BYTE $0x52; BYTE $0xc4
 	VBROADCASTSS (R12), Z13
-	VFMADD231PS  Z12, Z13, Z9
+	// VDPBF16PS Z12, Z13, Z9
+	BYTE $0x62; BYTE $0x52; BYTE $0x16; BYTE $0x48; BYTE $0x52; BYTE $0xcc
 	VBROADCASTSS (R12)(DI*1), Z13
-	VFMADD231PS  Z12, Z13, Z10
+	// VDPBF16PS Z12, Z13, Z10
+	BYTE $0x62; BYTE $0x52; BYTE $0x16; BYTE $0x48; BYTE $0x52; BYTE $0xd4
 	VBROADCASTSS (R12)(DI*2), Z13
-	VFMADD231PS  Z12, Z13, Z11
+	// VDPBF16PS Z12, Z13, Z11
+	BYTE $0x62; BYTE $0x52; BYTE $0x16; BYTE $0x48; BYTE $0x52; BYTE $0xdc
 	ADDQ         R9, DX
 	ADDQ         R8, CX
 	ADDQ         R8, R10
 	ADDQ         R8, R11
 	ADDQ         R8, R12
 	DECQ         BX
-	JNZ          loop512x12x1
+	JNZ          loopgemm512x12x1h
 	VMOVUPS      Z0, K1, (AX)
 	ADDQ         SI, AX
 	VMOVUPS      Z1, K1, (AX)
@@ -1931,9 +4661,9 @@ loop512x12x1:
 	VZEROUPPER
 	RET
 
-// func gemm512x12x2(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
+// func gemm512x12x2h(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask uint32)
 // Requires: AVX, AVX512F
-TEXT ·gemm512x12x2(SB), NOSPLIT, $0-68
+TEXT ·gemm512x12x2h(SB), NOSPLIT, $0-68
 	MOVQ      c+0(FP), AX
 	MOVQ      a+8(FP), CX
 	MOVQ      b+16(FP), DX
@@ -1987,52 +4717,76 @@ TEXT ·gemm512x12x2(SB), NOSPLIT, $0-68
 	LEAQ      (R11)(DI*2), R12
 	ADDQ      DI, R12
 
-loop512x12x2:
+loopgemm512x12x2h:
 	VMOVUPS      (DX), Z24
 	VMOVUPS.Z    64(DX), K1, Z25
 	VBROADCASTSS (CX), Z26
-	VFMADD231PS  Z24, Z26, Z0
-	VFMADD231PS  Z25, Z26, Z1
+	// VDPBF16PS Z24, Z26, Z0
+	BYTE $0x62; BYTE $0x92; BYTE $0x2e; BYTE $0x40; BYTE $0x52; BYTE $0xc0
+	// VDPBF16PS Z25, Z26, Z1
+	BYTE $0x62; BYTE $0x92; BYTE $0x2e; BYTE $0x40; BYTE $0x52; BYTE $0xc9
 	VBROADCASTSS (CX)(DI*1), Z26
-	VFMADD231PS  Z24, Z26, Z2
-	VFMADD231PS  Z25, Z26, Z3
+	// VDPBF16PS Z24, Z26, Z2
+	BYTE $0x62; BYTE $0x92; BYTE $0x2e; BYTE $0x40; BYTE $0x52; BYTE $0xd0
+	// VDPBF16PS Z25, Z26, Z3
+	BYTE $0x62; BYTE $0x92; BYTE $0x2e; BYTE $0x40; BYTE $0x52; BYTE $0xd9
 	VBROADCASTSS (CX)(DI*2), Z26
-	VFMADD231PS  Z24, Z26, Z4
-	VFMADD231PS  Z25, Z26, Z5
+	// VDPBF16PS Z24, Z26, Z4
+	BYTE $0x62; BYTE $0x92; BYTE $0x2e; BYTE $0x40; BYTE $0x52; BYTE $0xe0
+	// VDPBF16PS Z25, Z26, Z5
+	BYTE $0x62; BYTE $0x92; BYTE $0x2e; BYTE $0x40; BYTE $0x52; BYTE $0xe9
 	VBROADCASTSS (R10), Z26
-	VFMADD231PS  Z24, Z26, Z6
-	VFMADD231PS  Z25, Z26, Z7
+	// VDPBF16PS Z24, Z26, Z6
+	BYTE $0x62; BYTE $0x92; BYTE $0x2e; BYTE $0x40; BYTE $0x52; BYTE $0xf0
+	// VDPBF16PS Z25, Z26, Z7
+	BYTE $0x62; BYTE $0x92; BYTE $0x2e; BYTE $0x40; BYTE $0x52; BYTE $0xf9
 	VBROADCASTSS (R10)(DI*1), Z26
-	VFMADD231PS  Z24, Z26, Z8
-	VFMADD231PS  Z25, Z26, Z9
+	// VDPBF16PS Z24, Z26, Z8
+	BYTE $0x62; BYTE $0x12; BYTE $0x2e; BYTE $0x40; BYTE $0x52; BYTE $0xc0
+	// VDPBF16PS Z25, Z26, Z9
+	BYTE $0x62; BYTE $0x12; BYTE $0x2e; BYTE $0x40; BYTE $0x52; BYTE $0xc9
 	VBROADCASTSS (R10)(DI*2), Z26
-	VFMADD231PS  Z24, Z26, Z10
-	VFMADD231PS  Z25, Z26, Z11
+	// VDPBF16PS Z24, Z26, Z10
+	BYTE $0x62; BYTE $0x12; BYTE $0x2e; BYTE $0x40; BYTE $0x52; BYTE $0xd0
+	// VDPBF16PS Z25, Z26, Z11
+	BYTE $0x62; BYTE $0x12; BYTE $0x2e; BYTE $0x40; BYTE $0x52; BYTE $0xd9
 	VBROADCASTSS (R11), Z26
-	VFMADD231PS  Z24, Z26, Z12
-	VFMADD231PS  Z25, Z26, Z13
+	// VDPBF16PS Z24, Z26, Z12
+	BYTE $0x62; BYTE $0x12; BYTE $0x2e; BYTE $0x40; BYTE $0x52; BYTE $0xe0
+	// VDPBF16PS Z25, Z26, Z13
+	BYTE $0x62; BYTE $0x12; BYTE $0x2e; BYTE $0x40; BYTE $0x52; BYTE $0xe9
 	VBROADCASTSS (R11)(DI*1), Z26
-	VFMADD231PS  Z24, Z26, Z14
-	VFMADD231PS  Z25, Z26, Z15
+	// VDPBF16PS Z24, Z26, Z14
+	BYTE $0x62; BYTE $0x12; BYTE $0x2e; BYTE $0x40; BYTE $0x52; BYTE $0xf0
+	// VDPBF16PS Z25, Z26, Z15
+	BYTE $0x62; BYTE $0x12; BYTE $0x2e; BYTE $0x40; BYTE $0x52; BYTE $0xf9
 	VBROADCASTSS (R11)(DI*2), Z26
-	VFMADD231PS  Z24, Z26, Z16
-	VFMADD231PS  Z25, Z26, Z17
+	// VDPBF16PS Z24, Z26, Z16
+	BYTE $0x62; BYTE $0x82; BYTE $0x2e; BYTE $0x40; BYTE $0x52; BYTE $0xc0
+	// VDPBF16PS Z25, Z26, Z17
+	BYTE $0x62; BYTE $0x82; BYTE $0x2e; BYTE $0x40; BYTE $0x52; BYTE $0xc9
 	VBROADCASTSS (R12), Z26
-	VFMADD231PS  Z24, Z26, Z18
-	VFMADD231PS  Z25, Z26, Z19
+	// VDPBF16PS Z24, Z26, Z18
+	BYTE $0x62; BYTE $0x82; BYTE $0x2e; BYTE $0x40; BYTE $0x52; BYTE $0xd0
+	// VDPBF16PS Z25, Z26, Z19
+	BYTE $0x62; BYTE $0x82; BYTE $0x2e; BYTE $0x40; BYTE $0x52; BYTE $0xd9
 	VBROADCASTSS (R12)(DI*1), Z26
-	VFMADD231PS  Z24, Z26, Z20
-	VFMADD231PS  Z25, Z26, Z21
+	// VDPBF16PS Z24, Z26, Z20
+	BYTE $0x62; BYTE $0x82; BYTE $0x2e; BYTE $0x40; BYTE $0x52; BYTE $0xe0
+	// VDPBF16PS Z25, Z26, Z21
+	BYTE $0x62; BYTE $0x82; BYTE $0x2e; BYTE $0x40; BYTE $0x52; BYTE $0xe9
 	VBROADCASTSS (R12)(DI*2), Z26
-	VFMADD231PS  Z24, Z26, Z22
-	VFMADD231PS  Z25, Z26, Z23
+	// VDPBF16PS Z24, Z26, Z22
+	BYTE $0x62; BYTE $0x82; BYTE $0x2e; BYTE $0x40; BYTE $0x52; BYTE $0xf0
+	// VDPBF16PS Z25, Z26, Z23
+	BYTE $0x62; BYTE $0x82; BYTE $0x2e; BYTE $0x40; BYTE $0x52; BYTE $0xf9
 	ADDQ         R9, DX
 	ADDQ         R8, CX
 	ADDQ         R8, R10
 	ADDQ         R8, R11
 	ADDQ         R8, R12
 	DECQ         BX
-	JNZ          loop512x12x2
+	JNZ          loopgemm512x12x2h
 	VMOVUPS      Z0, (AX)
 	VMOVUPS      Z1, K1, 64(AX)
 	ADDQ         SI, AX
@@ -3566,6 +6320,116 @@ block:
 	ADDQ       R9, R8
 	DECQ       DX
 	JNZ        block
+	VZEROUPPER
+	RET
+
+// func pairRows512(dst *float32, src *float32, pairs int, dstStride int, srcStride int, mask0 uint32, mask1 uint32)
+// Requires: AVX, AVX512BW, AVX512F
+TEXT ·pairRows512(SB), NOSPLIT, $0-48
+	MOVQ      dst+0(FP), AX
+	MOVQ      src+8(FP), CX
+	MOVQ      pairs+16(FP), DX
+	MOVQ      dstStride+24(FP), BX
+	MOVQ      srcStride+32(FP), SI
+	MOVL      mask0+40(FP), DI
+	MOVL      mask1+44(FP), R8
+	KMOVW     DI, K1
+	KMOVW     R8, K2
+	VMOVDQU16 zipped<>+0(SB), Z0
+	TESTL     R8, R8
+	JZ        narrow
+
+wide:
+	VMOVUPS.Z (CX), K1, Z1
+	VMOVUPS.Z (CX)(SI*1), K1, Z2
+	// VCVTNE2PS2BF16 Z1, Z2, Z1
+	BYTE $0x62; BYTE $0xf2; BYTE $0x6f; BYTE $0x48; BYTE $0x72; BYTE $0xc9
+	VPERMW    Z1, Z0, Z1
+	VMOVUPS   Z1, (AX)
+	VMOVUPS.Z 64(CX), K2, Z1
+	VMOVUPS.Z 64(CX)(SI*1), K2, Z2
+	// VCVTNE2PS2BF16 Z1, Z2, Z1
+	BYTE $0x62; BYTE $0xf2; BYTE $0x6f; BYTE $0x48; BYTE $0x72; BYTE $0xc9
+	VPERMW    Z1, Z0, Z1
+	VMOVUPS   Z1, 64(AX)
+	LEAQ      (CX)(SI*2), CX
+	ADDQ      BX, AX
+	DECQ      DX
+	JNZ       wide
+	VZEROUPPER
+	RET
+
+narrow:
+	VMOVUPS.Z (CX), K1, Z1
+	VMOVUPS.Z (CX)(SI*1), K1, Z2
+	// VCVTNE2PS2BF16 Z1, Z2, Z1
+	BYTE $0x62; BYTE $0xf2; BYTE $0x6f; BYTE $0x48; BYTE $0x72; BYTE $0xc9
+	VPERMW    Z1, Z0, Z1
+	VMOVUPS   Z1, (AX)
+	LEAQ      (CX)(SI*2), CX
+	ADDQ      BX, AX
+	DECQ      DX
+	JNZ       narrow
+	VZEROUPPER
+	RET
+
+DATA zipped<>+0(SB)/4, $0x00100000
+DATA zipped<>+4(SB)/4, $0x00110001
+DATA zipped<>+8(SB)/4, $0x00120002
+DATA zipped<>+12(SB)/4, $0x00130003
+DATA zipped<>+16(SB)/4, $0x00140004
+DATA zipped<>+20(SB)/4, $0x00150005
+DATA zipped<>+24(SB)/4, $0x00160006
+DATA zipped<>+28(SB)/4, $0x00170007
+DATA zipped<>+32(SB)/4, $0x00180008
+DATA zipped<>+36(SB)/4, $0x00190009
+DATA zipped<>+40(SB)/4, $0x001a000a
+DATA zipped<>+44(SB)/4, $0x001b000b
+DATA zipped<>+48(SB)/4, $0x001c000c
+DATA zipped<>+52(SB)/4, $0x001d000d
+DATA zipped<>+56(SB)/4, $0x001e000e
+DATA zipped<>+60(SB)/4, $0x001f000f
+GLOBL zipped<>(SB), RODATA|NOPTR, $64
+
+// func halve512(dst *float32, src *float32, n int)
+// Requires: AVX, AVX512F, BMI2
+TEXT ·halve512(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ n+16(FP), DX
+
+whole:
+	CMPQ      DX, $0x00000020
+	JL        tail
+	VMOVUPS   (CX), Z0
+	VMOVUPS   64(CX), Z1
+	// VCVTNE2PS2BF16 Z0, Z1, Z0
+	BYTE $0x62; BYTE $0xf2; BYTE $0x77; BYTE $0x48; BYTE $0x72; BYTE $0xc0
+	VMOVUPS   Z0, (AX)
+	ADDQ      $0x00000080, CX
+	ADDQ      $0x00000040, AX
+	SUBQ      $0x00000020, DX
+	JMP       whole
+
+tail:
+	TESTQ     DX, DX
+	JZ        done
+	MOVQ      $-1, BX
+	BZHIQ     DX, BX, SI
+	KMOVW     SI, K1
+	SHRQ      $0x10, SI
+	KMOVW     SI, K2
+	INCQ      DX
+	SHRQ      $0x01, DX
+	BZHIQ     DX, BX, SI
+	KMOVW     SI, K3
+	VMOVUPS.Z (CX), K1, Z0
+	VMOVUPS.Z 64(CX), K2, Z1
+	// VCVTNE2PS2BF16 Z0, Z1, Z0
+	BYTE $0x62; BYTE $0xf2; BYTE $0x77; BYTE $0x48; BYTE $0x72; BYTE $0xc0
+	VMOVUPS   Z0, K3, (AX)
+
+done:
 	VZEROUPPER
 	RET
 

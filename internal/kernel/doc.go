@@ -6,6 +6,9 @@
 // Levels: Generic is plain Go, the others are assembly that the module in gen writes. The tag
 // noasm leaves Generic alone.
 //
+// Panels is a right operand laid out once for many products, in float32 or rounded to bfloat16;
+// Gemm's Dense, Back and WeightGrad are a layer and its gradients on it.
+//
 // Its one law is that bits are a function of the level and the arguments alone: not of the
 // number of threads, not of the rows computed beside a row, not of what else the processor
 // offers. So

@@ -162,3 +162,12 @@ func gemmNT(c, a, b []float32, m, n, k int) {
 		}
 	}
 }
+
+// grow returns a slice of length n, s itself where it is large enough. Its contents are
+// unspecified.
+func grow(s []float32, n int) []float32 {
+	if cap(s) < n {
+		return make([]float32, n)
+	}
+	return s[:n]
+}

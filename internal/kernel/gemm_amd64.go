@@ -21,13 +21,16 @@ type tiling struct {
 	rows, width, lanes int
 	// Up to tallest rows may instead be wide columns wide.
 	tallest, wide int
+
+	half  bool // A and B hold pairs of bfloat16
+	flush bool // AVX512: denormal values are taken as zeros
 }
 
 func (l Level) tiling() tiling {
 	if l == AVX512 {
-		return tiling{l, 12, 32, 16, 3, 128}
+		return tiling{level: l, rows: 12, width: 32, lanes: 16, tallest: 3, wide: 128}
 	}
-	return tiling{l, 6, 16, 8, 2, 32}
+	return tiling{level: l, rows: 6, width: 16, lanes: 8, tallest: 2, wide: 32}
 }
 
 // multiply adds A·B to C, with A [m × k], B [k × n], C [m × n] contiguous; none is empty.
@@ -91,7 +94,15 @@ func (t tiling) pass(c, a, b []float32, s tile) {
 		vectors := (width + t.lanes - 1) / t.lanes
 		last := width - (vectors-1)*t.lanes
 		if t.level == AVX512 {
-			kernel512(s.rows, vectors, &c[j], &a[0], &b[s.step*j], s.k, 4*s.ldc, 4*s.ras, 4*s.cas, 4*s.ldb, 1<<last-1)
+			mask := uint32(1)<<last - 1
+			if t.flush {
+				mask |= 1 << 16
+			}
+			if t.half {
+				kernel512h(s.rows, vectors, &c[j], &a[0], &b[s.step*j], s.k, 4*s.ldc, 4*s.ras, 4*s.cas, 4*s.ldb, mask)
+			} else {
+				kernel512(s.rows, vectors, &c[j], &a[0], &b[s.step*j], s.k, 4*s.ldc, 4*s.ras, 4*s.cas, 4*s.ldb, mask)
+			}
 		} else {
 			var mask *int32
 			if last < t.lanes {
@@ -170,11 +181,4 @@ func (g *Gemm) packA(src []float32, rs, rows, kb int) {
 	for l := range kb {
 		copy(g.a[l*tileStride:], src[l*rs:][:rows])
 	}
-}
-
-func grow(s []float32, n int) []float32 {
-	if cap(s) < n {
-		return make([]float32, n)
-	}
-	return s[:n]
 }

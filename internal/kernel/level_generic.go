@@ -15,4 +15,14 @@ func addAt(Level, []float32, []float32)                                     { pa
 func reluAt(Level, []float32, []float32)                                    { panic(absent) }
 func reluGradAt(Level, []float32, []float32)                                { panic(absent) }
 
+func hasPairs() bool { return false }
+
+func (p *Panels) putPanels(int, []float32, int) { panic(absent) }
+func (p *Panels) turnPanels([]float32)          { panic(absent) }
+
+func (g *Gemm) multiplyPanels([]float32, []float32, *Panels, int, []float32, bool, []float32) {
+	panic(absent)
+}
+func (g *Gemm) transposedPanels([]float32, []float32, *Panels, int, int, int) { panic(absent) }
+
 func (g *Gemm) multiply([]float32, matrix, matrix, int, int, int) { panic(absent) }

@@ -62,6 +62,11 @@ func batch(m engine.Model, n, fields, width int) (*engine.Inputs, []engine.Looku
 		in.Labels = append(in.Labels, float32(r.IntN(2)))
 	}
 	look := engine.Lookups(nil, new(engine.Scratch), in, m)
+	return in, look, initial(m, look)
+}
+
+// initial returns the parameters that nobody has trained.
+func initial(m engine.Model, look []engine.Lookup) *engine.Params {
 	p := new(engine.Params)
 	for t, spec := range m.Tables() {
 		rows := make([]float32, len(look[t].Unique)*spec.Dim)
@@ -75,7 +80,7 @@ func batch(m engine.Model, n, fields, width int) (*engine.Inputs, []engine.Looku
 		spec.Init.Fill(v, 1, tidemill.Hash(spec.Name), 0, 0)
 		p.Dense = append(p.Dense, v)
 	}
-	return in, look, p
+	return p
 }
 
 // A row's prediction has the same bits alone as among others: what the validator scores in

@@ -45,10 +45,16 @@ func (r rows) advance(by Register) {
 	}
 }
 
-func gemm512(mr, nv int) {
-	TEXT(fmt.Sprintf("gemm512x%dx%d", mr, nv), NOSPLIT, "func(c, a, b *float32, k, ldc, ras, cas, ldb int, mask uint32)")
+// With half, the values of A and B are pairs of bfloat16 (bfloat.go), and k counts pairs.
+func gemm512(mr, nv int, half bool) {
+	name, of := fmt.Sprintf("gemm512x%dx%d", mr, nv), ""
+	madd := func(x, y, acc VecVirtual) { VFMADD231PS(x, y, acc) }
+	if half {
+		name, of, madd = name+"h", " of pairs of bfloat16", dotPairs
+	}
+	TEXT(name, NOSPLIT, "func(c, a, b *float32, k, ldc, ras, cas, ldb int, mask uint32)")
 	Pragma("noescape")
-	Doc(fmt.Sprintf("gemm512x%dx%d adds the product of %d rows of A and B's next %d columns to C.", mr, nv, mr, 16*nv))
+	Doc(fmt.Sprintf("%s adds the product of %d rows of A and B's next %d columns%s to C.", name, mr, 16*nv, of))
 	c := Load(Param("c"), GP64())
 	a := Load(Param("a"), GP64())
 	b := Load(Param("b"), GP64())
@@ -60,6 +66,10 @@ func gemm512(mr, nv int) {
 	bits := Load(Param("mask"), GP32())
 	mask := K()
 	KMOVW(bits, mask)
+	restore := func() {}
+	if !half {
+		restore = flushing(bits, name)
+	}
 
 	acc := make([]VecVirtual, mr*nv)
 	at := GP64()
@@ -79,7 +89,7 @@ func gemm512(mr, nv int) {
 		}
 	}
 	ar := newRows(a, ras, mr)
-	loop := fmt.Sprintf("loop512x%dx%d", mr, nv)
+	loop := "loop" + name
 	Label(loop)
 	load := func(v int) VecVirtual {
 		col := ZMM()
@@ -103,7 +113,7 @@ func gemm512(mr, nv int) {
 		for v := range nv {
 			col := load(v)
 			for i := range t {
-				VFMADD231PS(col, t[i], acc[i*nv+v])
+				madd(col, t[i], acc[i*nv+v])
 			}
 		}
 	} else {
@@ -114,7 +124,7 @@ func gemm512(mr, nv int) {
 		for i := range mr {
 			t := broadcast(i)
 			for v := range col {
-				VFMADD231PS(col[v], t, acc[i*nv+v])
+				madd(col[v], t, acc[i*nv+v])
 			}
 		}
 	}
@@ -134,8 +144,32 @@ func gemm512(mr, nv int) {
 			ADDQ(ldc, c)
 		}
 	}
+	restore()
 	VZEROUPPER()
 	RET()
+}
+
+// flushing makes the function take denormal operands and results as zeros, as bfloat16
+// instructions do, where bit 16 is set. It returns what emits the undoing.
+func flushing(bits Register, name string) (restore func()) {
+	was, now := AllocLocal(8), AllocLocal(8)
+	TESTL(U32(1<<16), bits)
+	JZ(LabelRef("set" + name))
+	word := GP32()
+	VSTMXCSR(was)
+	MOVL(was, word)
+	ORL(U32(0x8040), word)
+	MOVL(word, now)
+	VLDMXCSR(now)
+	Label("set" + name)
+	return func() {
+		end := GP32()
+		Load(Param("mask"), end)
+		TESTL(U32(1<<16), end)
+		JZ(LabelRef("done" + name))
+		VLDMXCSR(was)
+		Label("done" + name)
+	}
 }
 
 func gemm256(mr, nv int, masked bool) {

@@ -8,16 +8,21 @@
 package main
 
 import (
+	"fmt"
+	"os"
+
 	. "github.com/mmcloughlin/avo/build"
 )
 
 func main() {
 	ConstraintExpr("!noasm")
 	for mr := 1; mr <= 12; mr++ {
-		gemm512(mr, 1)
-		gemm512(mr, 2)
-		if mr <= 3 {
-			gemm512(mr, 8)
+		for _, half := range []bool{false, true} {
+			gemm512(mr, 1, half)
+			gemm512(mr, 2, half)
+			if mr <= 3 {
+				gemm512(mr, 8, half)
+			}
 		}
 	}
 	for mr := 1; mr <= 6; mr++ {
@@ -32,7 +37,13 @@ func main() {
 	pack512()
 	pack256()
 	transpose8()
+	pairRows512()
+	halve512()
 	vectors512()
 	vectors256()
 	Generate()
+	if err := spell(); err != nil {
+		fmt.Fprintln(os.Stderr, "gen:", err)
+		os.Exit(1)
+	}
 }
