@@ -239,10 +239,20 @@ const KeepVersions = 100
 // DefaultKeep is how many snapshots a job keeps unless its spec says otherwise.
 const DefaultKeep = 10
 
+// Reductions of a batch's losses.
+const (
+	ReduceMean = "mean"
+	ReduceSum  = "sum"
+)
+
 // TrainSpec says how a job is run.
 type TrainSpec struct {
 	Batch  int           `json:"batch,omitempty" yaml:"batch"`   // rows per batch; default 512
 	Linger time.Duration `json:"linger,omitempty" yaml:"linger"` // how long a short batch waits for more rows at the log's end; default 200ms
+	// Reduction says what gradients are of: the mean of a batch's losses (default), or their sum,
+	// with which a row counts as much in a large batch as in one of its own. That suits adaptive
+	// optimizers of sparse tables, where most ids occur in one row of a batch.
+	Reduction string `json:"reduction,omitempty" yaml:"reduction"`
 	// Staleness: 0 synchronous rounds (default), n > 0 at most n batches ahead of the
 	// slowest partition, -1 asynchronous.
 	Staleness int `json:"staleness,omitempty" yaml:"staleness"`

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"fmt"
+	"math"
 	"strings"
 
 	"github.com/tidemill/tidemill"
@@ -47,16 +48,22 @@ func ClicksJob(cfg ClicksJobConfig) ([]byte, error) {
 	var sparse, dense string
 	switch cfg.Optimizer {
 	case tidemill.FTRL:
-		sparse, dense = "{ftrl: {alpha: 0.1, beta: 1}}", "{adagrad: {lr: 0.02}}"
+		sparse, dense = "{ftrl: {alpha: 0.1, beta: 1}}", "{adagrad: {lr: 0.05}}"
 	case tidemill.Adagrad:
-		sparse, dense = "{adagrad: {lr: 0.05}}", "{adagrad: {lr: 0.02}}"
+		sparse, dense = "{adagrad: {lr: 0.1, initial: 0.1}}", "{adagrad: {lr: 0.05}}"
 	default:
 		return nil, tidemill.Invalid("the optimizer %q", "use ftrl or adagrad", cfg.Optimizer)
+	}
+	// A row counts the same in batches of any size; layers want the mean, as everywhere.
+	reduction := tidemill.ReduceSum
+	if cfg.Model != tidemill.Logistic {
+		reduction = tidemill.ReduceMean
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "model: clicks\nstream: {topic: %s, from: earliest}\nlabel: {column: clicked, positive: 1}\ntime: {column: ts}\nfeatures:\n", topicName)
 	for i := range workload.Numbers {
-		fmt.Fprintf(&b, "  - {name: i%d, column: i%[1]d, log1p: true}\n", i+1)
+		// A number that is missing is one like most: its logarithm is 1+0.3·i in the middle.
+		fmt.Fprintf(&b, "  - {name: i%d, column: i%[1]d, impute: %.3g, log1p: true}\n", i+1, math.Exp(1+0.3*float64(i))-1)
 	}
 	hash := "{}"
 	if cfg.Buckets > 0 {
@@ -66,6 +73,6 @@ func ClicksJob(cfg ClicksJobConfig) ([]byte, error) {
 		fmt.Fprintf(&b, "  - {name: c%d, column: c%[1]d, hash: %s}\n", i+1, hash)
 	}
 	fmt.Fprintf(&b, "architecture: %s\noptimizer: {sparse: %s, dense: %s}\n", architecture, sparse, dense)
-	fmt.Fprintf(&b, "train: {batch: %d, staleness: %d, snapshot: {every: 10s}}\ngate: {mode: off}\n", cfg.Batch, cfg.Staleness)
+	fmt.Fprintf(&b, "train: {batch: %d, reduction: %s, staleness: %d, snapshot: {every: 10s}}\ngate: {mode: off}\n", cfg.Batch, reduction, cfg.Staleness)
 	return []byte(b.String()), nil
 }

@@ -345,6 +345,9 @@ func (b *batcher) compute(ctx context.Context) error {
 			return err
 		}
 	}
+	if b.m.Spec.Train.Reduction == tidemill.ReduceSum {
+		engine.Scale(b.result, float32(b.in.N))
+	}
 	engine.ClipNorm(b.result, b.m.Spec.Optimizer.ClipNorm)
 	b.scatter()
 	return b.tell()

@@ -21,11 +21,16 @@ func ClipNorm(r *Result, limit float64) {
 	if !(norm > limit) {
 		return
 	}
-	scale := float32(limit / norm)
+	Scale(r, float32(limit/norm))
+}
+
+// Scale multiplies all gradients of r by f. A gradient of a batch's mean loss times the number of
+// its examples is that of the sum.
+func Scale(r *Result, f float32) {
 	for _, all := range [][][]float32{r.RowGrads, r.DenseGrads} {
 		for _, g := range all {
 			for i := range g {
-				g[i] *= scale
+				g[i] *= f
 			}
 		}
 	}

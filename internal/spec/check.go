@@ -369,6 +369,9 @@ func (c *checker) train() {
 	if t.Linger < 0 {
 		c.add("train.linger", "", "train.linger is negative: %v", t.Linger)
 	}
+	if all := []string{tidemill.ReduceMean, tidemill.ReduceSum}; t.Reduction != "" && !slices.Contains(all, t.Reduction) {
+		c.add("train.reduction", suggest(t.Reduction, all), "unknown reduction %q", t.Reduction)
+	}
 	c.atLeast("train.staleness", int64(t.Staleness), -1)
 	c.hot()
 	if t.Snapshot.Rows < 0 || t.Snapshot.Time < 0 || t.Snapshot.Rows > 0 && t.Snapshot.Time > 0 {

@@ -168,6 +168,7 @@ func TestForms(t *testing.T) {
 			return s.Stream.From == "" && reflect.DeepEqual(s.Stream.Offsets, []int64{5, 0})
 		}},
 		{"hot rows", "staleness: 0", "staleness: -1, hot_rows: 100, hot_batches: 4", func(s *tidemill.Spec) bool { return s.Train.HotRows == 100 && s.Train.HotBatches == 4 }},
+		{"reduction", "staleness: 0", "reduction: sum", func(s *tidemill.Spec) bool { return s.Train.Reduction == tidemill.ReduceSum }},
 		{"until end", "staleness: 0", "until_end: yes", func(s *tidemill.Spec) bool { return s.Train.UntilEnd }},
 		{"empty standardize", "standardize: {}", "standardize:", func(s *tidemill.Spec) bool { return s.Features[2].Standardize != nil }},
 		{"optimizer alone", "{ftrl: {alpha: 0.1}}", "sgd", func(s *tidemill.Spec) bool { return s.Optimizer.Sparse.Kind == "sgd" }},
@@ -219,6 +220,7 @@ var refusals = []struct {
 	{"bad cadence", "{every: 2s}", "{every: often}", []string{`train.snapshot.every must be a duration above 0 or a number of rows`}},
 	{"zero cadence", "{every: 2s}", "{every: 0 rows}", []string{`train.snapshot.every must be`}},
 	{"empty cadence", "{every: 2s}", "{}", []string{`train.snapshot says nothing`}},
+	{"reduction", "staleness: 0", "reduction: som", []string{`unknown reduction "som" (did you mean sum?)`}},
 	{"staleness", "staleness: 0", "staleness: -2", []string{`train.staleness must be at least -1, not -2`}},
 	{"hot rows in rounds", "staleness: 0", "hot_rows: 10", []string{`train.hot_rows keeps rows from batch to batch, which train.staleness 0 does not allow`}},
 	{"hot rows without a bound", "staleness: 0", "staleness: -1, hot_rows: 10", []string{`train.hot_rows has no bound at train.staleness -1`}},

@@ -110,6 +110,8 @@ class Train:
 
     batch: int | None = None
     linger: str | None = None
+    reduction: str | None = None
+    """`mean` (default) or `sum` of a batch's losses"""
     staleness: int | None = None
     hot_rows: int | None = None
     """rows that a worker may use again within the staleness"""
