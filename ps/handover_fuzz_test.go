@@ -41,9 +41,9 @@ func FuzzPiece(f *testing.F) {
 			s := newShard(w.model, 0, w.spec.Shards)
 			if err = (&arrival{model: w.model, shard: s}).take(p); err == nil {
 				for _, tab := range s.tables {
-					for _, page := range tab.pages {
-						if len(page.data) != pageRows*tab.width {
-							t.Fatalf("a page of %d values", len(page.data))
+					for row := range tab.n {
+						if tab.find(tab.id(row)) != row {
+							t.Fatalf("row %d is not where its id is looked for", row)
 						}
 					}
 				}

@@ -12,11 +12,11 @@ import (
 // the image is held leaves its former values with the image, so what is held twice is what
 // training touches meanwhile, and a row that is written to costs one copy of a row.
 type image struct {
-	t     *table
-	mu    sync.Locker // guards the table, and touched, at and kept
-	pages []*page     // those of the table then: they are never replaced, and ids never change
-	n     int
-	width int
+	// cells are the table's as they were: their number, and ids, which never change. Values are
+	// to be read from the table.
+	cells
+	t  *table
+	mu sync.Locker // guards the table, and touched, at and kept
 
 	touched dirty            // rows that changed since
 	at      map[uint32]int32 // row → which of the kept rows it is
@@ -32,7 +32,7 @@ const keptRows = 128
 // capture freezes the present rows. mu is the lock that guards the table; it is held. The
 // image must be released once it is done with.
 func (t *table) capture(mu sync.Locker) *image {
-	m := &image{t: t, mu: mu, pages: t.pages, n: t.n, width: t.width}
+	m := &image{cells: t.cells, t: t, mu: mu}
 	t.images = append(t.images, m)
 	return m
 }
@@ -69,9 +69,6 @@ func (m *image) was(row uint32) []float32 {
 // Len returns the number of rows.
 func (m *image) Len() int { return m.n }
 
-// id returns the id of a row. It needs no lock.
-func (m *image) id(row int) uint64 { return m.pages[row/pageRows].ids[row%pageRows] }
-
 // lockedRows is how many rows are copied under the lock at a time: training waits for that
 // long, some tens of microseconds.
 const lockedRows = 512
@@ -87,28 +84,10 @@ func (m *image) Copy(dst []float32, rows []uint32) {
 				copy(into, m.was(row))
 				continue
 			}
-			from := int(row) % pageRows * m.width
-			copy(into, m.pages[row/pageRows].data[from:from+m.width])
+			copy(into, m.t.row(int(row)))
 		}
 		m.mu.Unlock()
 		dst = dst[len(part)*m.width:]
-	}
-}
-
-// all yields ids and interleaved rows, page by page; the slices are reused. It takes the lock.
-func (m *image) all() iter.Seq2[[]uint64, []float32] {
-	return func(yield func([]uint64, []float32) bool) {
-		numbers, rows := make([]uint32, 0, pageRows), make([]float32, pageRows*m.width)
-		for i := range m.pages {
-			numbers = numbers[:0]
-			for row := i * pageRows; row < min(m.n, (i+1)*pageRows); row++ {
-				numbers = append(numbers, uint32(row))
-			}
-			m.Copy(rows, numbers)
-			if !yield(m.pages[i].ids[:len(numbers)], rows[:len(numbers)*m.width]) {
-				return
-			}
-		}
 	}
 }
 

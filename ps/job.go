@@ -261,7 +261,6 @@ func (j *job) do(ctx context.Context, ev *Event, c *call) error {
 
 // read serves a pull from the current state. mu is held.
 func (j *job) read(req *wire.PullRequest, into *wire.PullReply) error {
-	v := len(j.shards)
 	into.Home = nil
 	if h := j.homeShard(); h != nil && j.model.Plan.Learns() {
 		if h.stale {
@@ -288,13 +287,8 @@ func (j *job) read(req *wire.PullRequest, into *wire.PullReply) error {
 		rows := slices.Grow(into.Rows[t][:0], len(ids)*dim)[:len(ids)*dim]
 		into.Rows[t] = rows
 		j.pulled += int64(len(ids))
-		for i, id := range ids {
-			s := j.shards[tidemill.ShardOf(id, v)]
-			if s == nil {
-				return fmt.Errorf("ps: id of a shard that another ps owns: %w", tidemill.ErrFenced)
-			}
-			s.pulled++
-			s.tables[t].weights(rows[i*dim:(i+1)*dim], id)
+		if !j.readRows(t, rows, ids) {
+			return fmt.Errorf("ps: id of a shard that another ps owns: %w", tidemill.ErrFenced)
 		}
 	}
 	n := 0
@@ -374,17 +368,10 @@ func (j *job) homeShard() *home {
 // apply applies a push. mu is held; check has passed.
 func (j *job) apply(req *wire.PushRequest, before int64) {
 	k := req.Examples
-	v := len(j.shards)
 	for t, ids := range req.IDs {
 		scale := optim.Scale(j.model.Sparse[t].Schedule, before)
-		dim := j.model.Layout.Tables[t].Dim
-		grads := req.Grads[t]
 		j.pushed += int64(len(ids))
-		for i, id := range ids {
-			s := j.shards[tidemill.ShardOf(id, v)]
-			s.pushed++
-			s.tables[t].apply(id, grads[i*dim:(i+1)*dim], scale, before, k)
-		}
+		j.updateRows(t, ids, req.Grads[t], scale, before, k)
 	}
 	scale := optim.Scale(j.model.Dense.Schedule, before)
 	decay := j.model.Decay()

@@ -9,28 +9,18 @@ import (
 	"github.com/tidemill/tidemill/ps/optim"
 )
 
-const pageRows = 256
-
-// page is pageRows rows of a table. Ids never change once they are in.
-type page struct {
-	ids  []uint64  // [pageRows]
-	data []float32 // [pageRows × width]
-}
-
 // table is one shard's part of a sparse table: rows by id, collision-free, growing. It
 // belongs to whoever holds the lock of its job.
 type table struct {
+	cells
+	index  index
 	layout snapshot.TableLayout
-	width  int
 	decay  float64 // of averages
 	rule   optim.Rule
 	seed   uint64
 	name   uint64
 	most   int // rows admitted; 0: no bound
 
-	pages []*page
-	n     int      // rows
-	slots []uint32 // open addressing, linear probing: row number + 1
 	// overflow counts look-ups for training that found the table full; they share the row
 	// fallbackID, which lies outside the bound.
 	overflow int64
@@ -48,20 +38,14 @@ func fallbackID(shard int) uint64 { return math.MaxUint64 - uint64(shard) }
 // newTable returns the empty table of one of v shards.
 func newTable(layout snapshot.TableLayout, rule optim.Rule, decay float64, seed uint64, shard, v int) *table {
 	t := &table{
-		layout: layout, width: layout.Width(), decay: decay, rule: rule, seed: seed, name: tidemill.Hash(layout.Name),
-		slots: make([]uint32, 64), fresh: make([]float32, layout.Width()), fallback: fallbackID(shard),
+		cells: newCells(layout.Width()), index: newIndex(),
+		layout: layout, decay: decay, rule: rule, seed: seed, name: tidemill.Hash(layout.Name),
+		fresh: make([]float32, layout.Width()), fallback: fallbackID(shard),
 	}
 	if layout.MaxRows > 0 {
 		t.most = int(max(1, layout.MaxRows/int64(v)))
 	}
 	return t
-}
-
-func (t *table) id(row int) uint64 { return t.pages[row/pageRows].ids[row%pageRows] }
-
-func (t *table) row(row int) []float32 {
-	at := row % pageRows * t.width
-	return t.pages[row/pageRows].data[at : at+t.width : at+t.width]
 }
 
 // track marks the rows that change from now on in d, until untrack.
@@ -72,23 +56,11 @@ func (t *table) untrack(d *dirty) {
 }
 
 // find returns the row number of id, or -1.
-func (t *table) find(id uint64) int {
-	mask := uint64(len(t.slots) - 1)
-	for at := tidemill.Mix(id) & mask; ; at = (at + 1) & mask {
-		s := t.slots[at]
-		if s == 0 {
-			return -1
-		}
-		if t.id(int(s-1)) == id {
-			return int(s - 1)
-		}
-	}
-}
+func (t *table) find(id uint64) int { return t.index.find(&t.cells, id, tidemill.Mix(id)) }
 
-// weights copies the weights of id to dst [dim] and inserts nothing: an unknown id has its
-// initial weights, or the fallback row's when the table is full.
-func (t *table) weights(dst []float32, id uint64) {
-	row := t.find(id)
+// read copies the weights of id, whose row number is row, to dst [dim] and inserts nothing: an
+// unknown id (row -1) has its initial weights, or the fallback row's when the table is full.
+func (t *table) read(dst []float32, id uint64, row int) {
 	if row < 0 && t.full() {
 		row = t.find(t.fallback)
 		id = t.fallback
@@ -102,10 +74,9 @@ func (t *table) weights(dst []float32, id uint64) {
 
 func (t *table) full() bool { return t.most > 0 && t.n >= t.most }
 
-// apply updates the row of id, inserting it if need be, by gradient grad [dim] of a batch of k
-// examples after before examples of the job.
-func (t *table) apply(id uint64, grad []float32, scale float32, before, k int64) {
-	row := t.find(id)
+// update updates the row of id, whose number is row, by gradient grad [dim] of a batch of k
+// examples after before examples of the job. A row of -1 is inserted: the id must not be there.
+func (t *table) update(id uint64, row int, grad []float32, scale float32, before, k int64) {
 	if row < 0 && t.full() {
 		t.overflow++
 		id = t.fallback
@@ -150,38 +121,14 @@ func (t *table) insert(id uint64, examples int64) int {
 
 // add appends a row as it is; id must be new.
 func (t *table) add(id uint64, values []float32) int {
-	if t.n%pageRows == 0 {
-		t.pages = append(t.pages, &page{ids: make([]uint64, pageRows), data: make([]float32, pageRows*t.width)})
-	}
-	row := t.n
-	t.n++
-	t.pages[row/pageRows].ids[row%pageRows] = id
+	row := t.extend(id)
 	copy(t.row(row), values)
+	t.index.insert(&t.cells, tidemill.Mix(id), row)
 	t.since.inserted(row)
 	for _, d := range t.watchers {
 		d.add(row)
 	}
-	if 4*t.n > 3*len(t.slots) {
-		t.grow()
-	}
-	t.place(id, row)
 	return row
-}
-
-func (t *table) place(id uint64, row int) {
-	mask := uint64(len(t.slots) - 1)
-	at := tidemill.Mix(id) & mask
-	for t.slots[at] != 0 {
-		at = (at + 1) & mask
-	}
-	t.slots[at] = uint32(row + 1)
-}
-
-func (t *table) grow() {
-	t.slots = make([]uint32, 2*len(t.slots))
-	for row := range t.n - 1 { // the newest row is placed by the caller
-		t.place(t.id(row), row)
-	}
 }
 
 // writable returns a row for writing: whoever watches the table learns that the row changes,

@@ -404,6 +404,11 @@ func gemm256x6x1m(c *float32, a *float32, b *float32, k int, ldc int, ras int, c
 //go:noescape
 func gemm256x6x2m(c *float32, a *float32, b *float32, k int, ldc int, ras int, cas int, ldb int, mask *int32)
 
+// prefetchLines asks for lines cache lines from each of n addresses on.
+//
+//go:noescape
+func prefetchLines(at **byte, n int, lines int)
+
 // pack512 copies rows of up to 32 values, as the masks say, and writes both masks' lanes.
 //
 //go:noescape

@@ -6196,6 +6196,28 @@ loopgemm256x6x2m:
 	VZEROUPPER
 	RET
 
+// func prefetchLines(at **byte, n int, lines int)
+// Requires: MMX+
+TEXT ·prefetchLines(SB), NOSPLIT, $0-24
+	MOVQ at+0(FP), AX
+	MOVQ n+8(FP), CX
+	MOVQ lines+16(FP), DX
+	LEAQ (AX)(CX*8), CX
+
+address:
+	MOVQ (AX), BX
+	MOVQ DX, SI
+
+line:
+	PREFETCHT0 (BX)
+	ADDQ       $0x40, BX
+	DECQ       SI
+	JNZ        line
+	ADDQ       $0x08, AX
+	CMPQ       AX, CX
+	JNE        address
+	RET
+
 // func pack512(dst *float32, src *float32, rows int, dstStride int, srcStride int, mask0 uint32, mask1 uint32)
 // Requires: AVX, AVX512F
 TEXT ·pack512(SB), NOSPLIT, $0-48

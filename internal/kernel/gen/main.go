@@ -34,6 +34,7 @@ func main() {
 			gemm256(mr, 4, false)
 		}
 	}
+	prefetches()
 	pack512()
 	pack256()
 	transpose8()

@@ -1,0 +1,83 @@
+package ps
+
+import (
+	"math"
+	"unsafe"
+)
+
+// idFloats is how many floats the id of a row takes in its cell.
+const idFloats = 2
+
+// Chunks of cells are this large, unless a single cell is larger, and the first chunk of a small
+// table is smaller.
+const (
+	chunkBytes = 1 << 20
+	firstRows  = 32
+	maxShift   = 12
+)
+
+// cells are the rows of a table by their numbers, each in a cell of fixed size:
+//
+//	id [2, as the bits of two floats] | values [width]
+//
+// They lie in chunks of 1<<shift cells, without a pointer in any of them. A row keeps its number
+// and, once its table is larger than a chunk, its place.
+type cells struct {
+	width  int // floats of a row
+	stride int // floats of a cell
+	shift  uint
+	n      int
+	chunks [][]float32
+}
+
+func newCells(width int) cells {
+	c := cells{width: width, stride: width + idFloats, shift: maxShift}
+	for c.shift > 0 && c.stride<<(c.shift+2) > chunkBytes {
+		c.shift--
+	}
+	return c
+}
+
+// cell returns the cell of a row.
+func (c *cells) cell(row int) []float32 {
+	at := (row & (1<<c.shift - 1)) * c.stride
+	return c.chunks[row>>c.shift][at : at+c.stride : at+c.stride]
+}
+
+// row returns the values of a row.
+func (c *cells) row(row int) []float32 { return c.cell(row)[idFloats:] }
+
+// id returns the id of a row.
+func (c *cells) id(row int) uint64 {
+	at := (row & (1<<c.shift - 1)) * c.stride
+	return idOf(c.chunks[row>>c.shift][at : at+idFloats])
+}
+
+// address returns where the cell of a row begins, for kernel.Prefetch.
+func (c *cells) address(row int) unsafe.Pointer {
+	return unsafe.Pointer(&c.chunks[row>>c.shift][(row&(1<<c.shift-1))*c.stride])
+}
+
+func idOf(cell []float32) uint64 {
+	return uint64(math.Float32bits(cell[0])) | uint64(math.Float32bits(cell[1]))<<32
+}
+
+// extend appends a row of unknown values and returns its number.
+func (c *cells) extend(id uint64) int {
+	row := c.n
+	c.n++
+	switch last := len(c.chunks) - 1; {
+	case row>>c.shift > last && (last >= 0 || c.shift == 0 || 1<<c.shift <= firstRows):
+		c.chunks = append(c.chunks, make([]float32, c.stride<<c.shift))
+	case last < 0:
+		c.chunks = [][]float32{make([]float32, c.stride*firstRows)}
+	case last == 0 && row*c.stride == len(c.chunks[0]):
+		// Images read ids from the chunks they know: theirs stay as they are.
+		larger := make([]float32, 2*len(c.chunks[0]))
+		copy(larger, c.chunks[0])
+		c.chunks = [][]float32{larger}
+	}
+	cell := c.cell(row)
+	cell[0], cell[1] = math.Float32frombits(uint32(id)), math.Float32frombits(uint32(id>>32))
+	return row
+}
