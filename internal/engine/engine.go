@@ -106,6 +106,7 @@ type Shape struct {
 	Fields     int      // sparse fields
 	Width      int      // dense numbers
 	FieldNames []string // len Fields
+	DenseNames []string // len Width
 	IsCross    []bool   // len Fields: a cross goes to the wide part of wide_deep only
 	Outputs    int      // classes of a multiclass label, else 1
 }

@@ -3,6 +3,7 @@ package feature
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -122,6 +123,7 @@ func Compile(s *tidemill.Spec, schema *arrow.Schema) (*Plan, error) {
 		}
 	}
 	p.shape.Fields, p.shape.Width, p.shape.Outputs = len(p.fields), len(p.dense), max(1, len(s.Label.Classes))
+	p.shape.DenseNames = slices.Clone(p.denseNames)
 	for i := range p.fields {
 		f := &p.fields[i]
 		p.shape.FieldNames = append(p.shape.FieldNames, f.name)
