@@ -13,13 +13,23 @@ FUZZTIME ?= 60s
 
 .DEFAULT_GOAL := help
 
-.PHONY: help build test race fuzz lint release clean
+.PHONY: help build tensorflow test test-tensorflow race fuzz lint release clean
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
 
 build: ## ./tidemill for this machine
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/tidemill
+
+# A file with the settings of cgo for TensorFlow. LIBTENSORFLOW=DIR names other libraries than those of the wheel.
+TENSORFLOW = env="$$(go run ./internal/engine/tensorflow/setup)" && set -a && . "$$env" && set +a
+
+tensorflow: ## ./tidemill with the engine tensorflow; needs cc, and Python with pip to fetch the library
+	$(TENSORFLOW) && go build -trimpath -tags tensorflow -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/tidemill
+	@{ "$(abspath $(BIN))" doctor --data-dir "$$(mktemp -d)" || true; } | grep 'engine tensorflow: version'
+
+test-tensorflow: ## the tests of the engine tensorflow
+	$(TENSORFLOW) && go test -tags tensorflow ./internal/engine/tensorflow/... ./internal/model
 
 test: ## all tests, or those of PKG=./ps
 	go test $(PKG)

@@ -11,6 +11,7 @@ import (
 // YAML, fills in defaults and checks it; the zero value of a field means its default.
 type Spec struct {
 	Model        string        `json:"model" yaml:"model"`
+	Engine       string        `json:"engine,omitempty" yaml:"engine"` // native (default) or tensorflow
 	Stream       StreamSpec    `json:"stream" yaml:"stream"`
 	Label        LabelSpec     `json:"label" yaml:"label"`
 	Time         TimeSpec      `json:"time,omitzero" yaml:"time"`

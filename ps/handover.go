@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/tidemill/tidemill"
+	"github.com/tidemill/tidemill/internal/engine"
 	"github.com/tidemill/tidemill/internal/model"
 	"github.com/tidemill/tidemill/internal/snapshot"
 	"github.com/tidemill/tidemill/internal/wire"
@@ -262,7 +263,7 @@ func (s *Server) receive(ctx context.Context, r *arrival, m *model.Model, a *tid
 			if err != nil {
 				return err
 			}
-			if m, err = model.CompileFor(&a.Spec, schema, a.Profile); err != nil {
+			if m, err = model.CompileFor(&a.Spec, schema, engine.Options{Profile: a.Profile}); err != nil {
 				return err
 			}
 		}

@@ -13,6 +13,7 @@ import (
 	"gocloud.dev/blob"
 
 	"github.com/tidemill/tidemill"
+	"github.com/tidemill/tidemill/internal/engine"
 	"github.com/tidemill/tidemill/internal/model"
 	"github.com/tidemill/tidemill/internal/snapshot"
 	"github.com/tidemill/tidemill/internal/wire"
@@ -184,7 +185,7 @@ func (s *Server) load(ctx context.Context, a tidemill.Assignment) (*model.Model,
 	if err != nil {
 		return nil, nil, err
 	}
-	m, err := model.CompileFor(&a.Spec, schema, a.Profile)
+	m, err := model.CompileFor(&a.Spec, schema, engine.Options{Profile: a.Profile})
 	if err != nil {
 		return nil, nil, err
 	}

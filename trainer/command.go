@@ -127,6 +127,9 @@ func (t *Trainer) SubmitFrom(ctx context.Context, doc *spec.Document, from From)
 	if err := doc.Check(info.Schema); err != nil {
 		return out, err
 	}
+	if _, err := model.Driver(s); err != nil {
+		return out, noEngine(doc, err)
+	}
 	if _, err := model.Compile(s, info.Schema); err != nil {
 		return out, err
 	}

@@ -304,6 +304,7 @@ func (r *run) members() *Event {
 			delete(workers, w)
 		}
 	}
+	ps, profiles := able(model.EngineOf(&r.spec), workers, ps, r.t.profiles())
 	// Of more than the job wants, those that own something stay.
 	a := r.core.Assignment()
 	if n := r.spec.Train.PS; n > 0 && len(ps) > n {
@@ -313,7 +314,7 @@ func (r *run) members() *Event {
 		keep := chosen(slices.Sorted(maps.Keys(workers)), n, a.Partitions)
 		maps.DeleteFunc(workers, func(w string, _ int) bool { return !slices.Contains(keep, w) })
 	}
-	return &Event{Kind: Members, Workers: workers, PS: ps, Profiles: r.t.profiles(), Leaving: leaving}
+	return &Event{Kind: Members, Workers: workers, PS: ps, Profiles: profiles, Leaving: leaving}
 }
 
 // chosen returns n of names, which are sorted: owners before others, and by name among equals.

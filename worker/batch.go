@@ -330,6 +330,9 @@ func (b *batcher) compute(ctx context.Context) error {
 		}
 		b.keys()
 		b.result = b.step.Step(&b.in, b.look, &b.params)
+		if err := b.step.Err(); err != nil {
+			return err
+		}
 		bad, err := b.notFinite()
 		if err != nil {
 			return err

@@ -3,10 +3,12 @@ package worker
 import (
 	"context"
 	"log/slog"
+	"runtime"
 	"sync"
 	"time"
 
 	"github.com/tidemill/tidemill"
+	"github.com/tidemill/tidemill/internal/engine"
 	"github.com/tidemill/tidemill/internal/model"
 	"github.com/tidemill/tidemill/internal/source"
 	"github.com/tidemill/tidemill/internal/wire"
@@ -92,6 +94,15 @@ func (w *Worker) Run(ctx context.Context, assignments <-chan tidemill.Assignment
 	}
 }
 
+// threads is how many threads one slot may compute with, for engines that have their own: its
+// share of the machine, and one alone where sums must not depend on it.
+func (w *Worker) threads(s *tidemill.Spec) int {
+	if s.Train.Staleness == 0 {
+		return 1
+	}
+	return max(1, runtime.GOMAXPROCS(0)/w.cfg.Slots)
+}
+
 // job is what this worker runs of one job.
 type job struct {
 	w     *Worker
@@ -158,7 +169,7 @@ func (j *job) assign(ctx context.Context, a tidemill.Assignment) {
 	if h := a.Spec.Hash() + a.Profile + string(a.Schema); j.model == nil || j.spec != h {
 		schema, err := model.DecodeSchema(a.Schema)
 		if err == nil {
-			j.model, err = model.CompileFor(&a.Spec, schema, a.Profile)
+			j.model, err = model.CompileFor(&a.Spec, schema, engine.Options{Profile: a.Profile, Threads: j.w.threads(&a.Spec)})
 		}
 		if err != nil {
 			// The trainer compiled the same spec before it wrote the assignment.

@@ -1,6 +1,6 @@
 // Package engine says what a model computes: predictions, losses and gradients of a batch,
 // from inputs that internal/feature made and parameters that ps served. Drivers live below
-// it (native; later tensorflow and cuda) and all pass enginetest.
+// it (native, tensorflow) and all pass enginetest.
 //
 // A driver compiles a spec to a Model once; each goroutine that computes has a Stepper of
 // its own, whose buffers it reuses, so that the steady state allocates nothing.
@@ -98,6 +98,9 @@ type Stepper interface {
 	// Step computes predictions, losses and gradients. Labels must be set. The result is
 	// valid until the next call.
 	Step(in *Inputs, look []Lookup, p *Params) *Result
+	// Err is why the last call computed nothing, and whatever it returned is unspecified; nil after
+	// one that did. Engines that cannot fail always return nil.
+	Err() error
 }
 
 // Shape is what a driver needs to know of the features: their number and how the spec names

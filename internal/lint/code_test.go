@@ -15,7 +15,7 @@ var banned = []struct {
 	why       string
 }{
 	{"time", "Sleep", nil, false, "wait for a condition, a timer beside ctx.Done(), or testing/synctest"},
-	{"os", "Exit", []string{"cmd", "internal/cicheck", "internal/fuzz", "internal/sim/mutants", "internal/sim/schedules", "examples"}, true, "return an error; main alone ends the process"},
+	{"os", "Exit", []string{"cmd", "internal/cicheck", "internal/fuzz", "internal/sim/mutants", "internal/sim/schedules", "internal/engine/tensorflow/setup", "examples"}, true, "return an error; main alone ends the process"},
 	{"slog", "Default", nil, false, "loggers come in by constructor"},
 	{"slog", "SetDefault", nil, false, "loggers come in by constructor"},
 	{"log", "Print", nil, false, "loggers come in by constructor"},

@@ -93,6 +93,7 @@ var heavy = []struct {
 	{"github.com/apache/arrow-go/v18/parquet", []string{"internal/source/file/parquet"}, "27 MB that only programs which read Parquet should carry"},
 	{module + "/internal/source/file/parquet", []string{"cmd"}, "it is passed in as file.Options.Parquet, so that the core does not carry it"},
 	{"github.com/apache/arrow-go/v18/arrow/compute", nil, "17 MB; typed loops over Arrow's slices do"},
+	{"github.com/tensorflow/tensorflow", []string{"internal/engine/tensorflow"}, "cgo and a library of 800 MB, which only programs built with the tag tensorflow carry"},
 	{"gocloud.dev/blob/memblob", []string{"internal/snapshot"}, "stores are opened from a URL"},
 }
 

@@ -12,9 +12,7 @@ import (
 
 	"github.com/tidemill/tidemill"
 	"github.com/tidemill/tidemill/internal/engine"
-	"github.com/tidemill/tidemill/internal/engine/native"
 	"github.com/tidemill/tidemill/internal/feature"
-	"github.com/tidemill/tidemill/internal/kernel"
 	"github.com/tidemill/tidemill/internal/snapshot"
 	"github.com/tidemill/tidemill/internal/source/rows"
 	"github.com/tidemill/tidemill/ps/optim"
@@ -47,29 +45,23 @@ func optimizer(path string, c tidemill.OptimizerChoice) (Optimizer, error) {
 }
 
 // Compile compiles spec for rows of schema. It returns ErrInvalid errors for a spec that does
-// not fit the schema or names what no engine offers.
+// not fit the schema or names what its engine does not offer.
 func Compile(spec *tidemill.Spec, schema *arrow.Schema) (*Model, error) {
-	return CompileFor(spec, schema, "")
+	return CompileFor(spec, schema, engine.Options{})
 }
 
-// Profiles lists the numeric profiles that this process can offer, the fastest first.
-func Profiles() []string { return native.Profiles() }
-
-// CompileFor is Compile for computing with the bits of a numeric profile, "" being the fastest
-// that this process offers. One that it does not offer is refused with tidemill.ErrInvalid.
-func CompileFor(spec *tidemill.Spec, schema *arrow.Schema, profile string) (*Model, error) {
-	level := kernel.Best()
-	if profile != "" {
-		var err error
-		if level, err = native.LevelOf(profile); err != nil {
-			return nil, err
-		}
+// CompileFor is Compile for computing with the bits of a numeric profile, and with so many
+// threads. A profile that this process does not offer is refused with tidemill.ErrInvalid.
+func CompileFor(spec *tidemill.Spec, schema *arrow.Schema, o engine.Options) (*Model, error) {
+	driver, err := Driver(spec)
+	if err != nil {
+		return nil, err
 	}
 	plan, err := feature.Compile(spec, schema)
 	if err != nil {
 		return nil, err
 	}
-	eng, err := native.Compile(spec, plan.Shape(), level)
+	eng, err := driver.Compile(spec, plan.Shape(), o)
 	if err != nil {
 		return nil, err
 	}

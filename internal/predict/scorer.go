@@ -47,7 +47,7 @@ func (s *Scorer) Predict(dst []float32, rows arrow.RecordBatch) ([]float32, erro
 	if s.in.N > 0 {
 		s.step.Predict(dst[at:], &s.in, s.look, &s.params)
 	}
-	return dst, nil
+	return dst, s.step.Err()
 }
 
 // Losses appends the loss of each row, unweighted, to dst and returns it. The rows carry the
@@ -64,7 +64,11 @@ func (s *Scorer) Losses(dst []float32, rows arrow.RecordBatch) ([]float32, error
 	if s.in.N == 0 {
 		return dst, nil
 	}
-	return append(dst, s.step.Evaluate(&s.in, s.look, &s.params).Losses...), nil
+	r := s.step.Evaluate(&s.in, s.look, &s.params)
+	if err := s.step.Err(); err != nil {
+		return dst, err
+	}
+	return append(dst, r.Losses...), nil
 }
 
 // PriorLosses appends the loss that predicting the constant prior [Outputs] would have on

@@ -54,6 +54,7 @@ func check(s *tidemill.Spec, schema *arrow.Schema) []problem {
 	} else if !modelNames.MatchString(s.Model) || s.Model == "." || s.Model == ".." {
 		c.add("model", "use 1 to 128 of A-Z a-z 0-9 _ . -", "invalid model name %q", s.Model)
 	}
+	c.engine()
 	c.stream()
 	if s.Time.MaxOutOfOrder < 0 {
 		c.add("time.max_out_of_order", "", "max_out_of_order is negative")
@@ -110,6 +111,19 @@ func (c *checker) atLeast(path string, v, lo int64) {
 func (c *checker) positive(path string, v float64) {
 	if !(v > 0) || math.IsInf(v, 0) {
 		c.add(path, "", "%s must be above 0, not %v", path, v)
+	}
+}
+
+// engines are the ones that a spec may ask for; whether they are there is for who runs the job.
+var engines = []string{"native", "tensorflow"}
+
+func (c *checker) engine() {
+	switch e := c.s.Engine; {
+	case e == "" || slices.Contains(engines, e):
+	case e == "cuda":
+		c.add("engine", "use engine: native, or engine: tensorflow with its GPU library", "there is no engine cuda yet")
+	default:
+		c.add("engine", suggest(e, engines), "unknown engine %q", e)
 	}
 }
 

@@ -52,6 +52,7 @@ func Examine(ctx context.Context, cfg Config) []Finding {
 		cfg.Now = time.Now
 	}
 	e := &exam{cfg: cfg}
+	e.engines()
 	e.directory()
 	e.disk(ctx)
 	e.ports()

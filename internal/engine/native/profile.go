@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/tidemill/tidemill"
+	"github.com/tidemill/tidemill/internal/engine"
 	"github.com/tidemill/tidemill/internal/kernel"
 )
 
@@ -13,7 +14,27 @@ import (
 // blocking of sums is part of the engine's version, and does not depend on the number of threads.
 func Profile(level kernel.Level) string { return prefix() + level.String() }
 
-func prefix() string { return "native/" + runtime.GOARCH + "/" + runtime.Version() + "/" }
+func prefix() string { return Name + "/" + runtime.GOARCH + "/" + runtime.Version() + "/" }
+
+// Name is the engine's in a spec, and begins its numeric profiles.
+const Name = "native"
+
+// Driver is this engine, at the level of the profile that is asked for.
+func Driver() engine.Driver {
+	return engine.Driver{
+		Name: Name, Profiles: Profiles(),
+		Compile: func(s *tidemill.Spec, shape engine.Shape, o engine.Options) (engine.Model, error) {
+			level := kernel.Best()
+			if o.Profile != "" {
+				var err error
+				if level, err = LevelOf(o.Profile); err != nil {
+					return nil, err
+				}
+			}
+			return Compile(s, shape, level)
+		},
+	}
+}
 
 // Profiles lists the profiles that this process can offer, the fastest first.
 func Profiles() []string {

@@ -83,6 +83,9 @@ func (s *stepper) Step(in *engine.Inputs, look []engine.Lookup, p *engine.Params
 	return r
 }
 
+// Err implements engine.Stepper: nothing here fails.
+func (s *stepper) Err() error { return nil }
+
 // check panics when what the caller joined does not fit together. It costs a few comparisons
 // per batch; in itself is trusted to satisfy Inputs.Check.
 func (s *stepper) check(in *engine.Inputs, look []engine.Lookup, p *engine.Params) {

@@ -1,0 +1,27 @@
+package engine
+
+import "github.com/tidemill/tidemill"
+
+// Driver is an engine as a program has it.
+type Driver struct {
+	Name    string // as a spec names it; a numeric profile begins with it
+	Version string // of the library behind it, if there is one
+	// Err is why the engine cannot be used here, with the way to get it; nil where it can.
+	Err error
+	// Profiles are the numeric profiles it offers here, the fastest first.
+	Profiles []string
+	// Isolated says that the engine runs code which may end its process: what must not end with it
+	// computes in a process of its own.
+	Isolated bool
+	// Compile makes a model of a spec for features of a shape; nil where Err is not. What the engine
+	// does not have is refused with tidemill.ErrInvalid.
+	Compile func(s *tidemill.Spec, shape Shape, o Options) (Model, error)
+}
+
+// Options of a model.
+type Options struct {
+	// Profile is the numeric profile to compute with; "" is the driver's fastest.
+	Profile string
+	// Threads is how many threads one Stepper may use, for engines that have their own; 0 is one.
+	Threads int
+}
