@@ -19,10 +19,12 @@ type Spec struct {
 	Features     []FeatureSpec `json:"features" yaml:"features"`
 	Architecture Architecture  `json:"architecture" yaml:"architecture"`
 	Optimizer    OptimizerSpec `json:"optimizer" yaml:"optimizer"`
-	Train        TrainSpec     `json:"train" yaml:"train"`
-	Gate         GateSpec      `json:"gate" yaml:"gate"`
-	Serve        ServeSpec     `json:"serve,omitzero" yaml:"serve"`
-	Seed         uint64        `json:"seed,omitempty" yaml:"seed"`
+	// Tables says which rows sparse tables have, by the name of the table.
+	Tables map[string]TableChoice `json:"tables,omitempty" yaml:"tables"`
+	Train  TrainSpec              `json:"train" yaml:"train"`
+	Gate   GateSpec               `json:"gate" yaml:"gate"`
+	Serve  ServeSpec              `json:"serve,omitzero" yaml:"serve"`
+	Seed   uint64                 `json:"seed,omitempty" yaml:"seed"`
 	// Shards is V, fixed when the job is created; 64 by default.
 	Shards int `json:"shards,omitempty" yaml:"shards"`
 }

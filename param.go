@@ -42,7 +42,30 @@ type TableSpec struct {
 	// MaxRows bounds the rows of the whole table over all shards; 0 means no bound. Shard s
 	// of V admits MaxRows/V of them, after which its unknown ids share one fallback row.
 	MaxRows int64 `json:"max_rows,omitempty"`
+	TableChoice
 }
+
+// TableChoice says which rows a sparse table has. The zero value: one for every id that was ever
+// trained, for good.
+type TableChoice struct {
+	Admit Admission `json:"admit,omitzero" yaml:"admit"`
+}
+
+// Admission says which ids get a row when they are pushed; the gradients of others are dropped.
+// Either by count or by probability. The zero value admits all.
+type Admission struct {
+	// After: an id gets a row when it is seen for the After-th time, in as many batches, not long
+	// ago: sightings are counted in a filter that forgets half of what it has counted after as many
+	// sightings of ids without a row as a quarter of its counters. It errs on the side of admitting. 2 to 255.
+	After int `json:"after,omitempty" yaml:"after"`
+	// Counters is the filter's size in bytes, of the whole table; 0: DefaultCounters.
+	Counters int64 `json:"counters,omitempty" yaml:"counters"`
+	// Probability: each sighting of an id makes its row with this probability, which is in (0, 1).
+	Probability float64 `json:"probability,omitempty" yaml:"probability"`
+}
+
+// DefaultCounters is the size of a table's admission filter.
+const DefaultCounters = 1 << 22
 
 // TensorSpec describes a dense tensor, stored row-major.
 type TensorSpec struct {

@@ -3,7 +3,9 @@ package ps
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 
 	"github.com/tidemill/tidemill"
 	"github.com/tidemill/tidemill/internal/model"
@@ -45,6 +47,7 @@ func (j *job) capture(req *wire.SnapshotRequest) (*capture, error) {
 			c.tables = append(c.tables, capturedTable{s.number, t, rows})
 			n.Overflow[i] = t.overflow
 		}
+		maps.Copy(img.Aux, s.admissions())
 		if slices.ContainsFunc(n.Overflow, func(v int64) bool { return v != 0 }) {
 			data, err := json.Marshal(&n)
 			if err != nil {
@@ -179,6 +182,9 @@ func (l *loader) Block(s int, b snapshot.Block) error {
 func (l *loader) Aux(s int, name string, data []byte) error {
 	if name == auxCounts {
 		return l.counts(s, data)
+	}
+	if strings.HasPrefix(name, snapshot.AuxAdmission) {
+		return l.shards[s].loadAdmission(name, data)
 	}
 	if name == snapshot.AuxTransforms {
 		l.sums[s].AddAux(name, data)

@@ -46,6 +46,8 @@ func randomWork(t testing.TB, seed uint64, staleness int) *work {
 	t.Helper()
 	rng := rand.New(rand.NewPCG(seed, 3))
 	pick := func(of ...string) string { return of[rng.IntN(len(of))] }
+	architecture := pick("{kind: logistic}", "{kind: fm, dim: 3}", "{kind: mlp, dim: 2, hidden: [5]}", "{kind: deepfm, dim: 2, hidden: [4, 3]}")
+	table := map[byte]string{'l': "weights", 'f': "factors", 'm': "embeddings", 'd': "factors"}[architecture[len("{kind: ")]]
 	doc, err := spec.Parse([]byte(fmt.Sprintf(`
 model: test
 stream: {topic: test}
@@ -57,12 +59,14 @@ features:
   - {cross: [kind, level]}
 architecture: %s
 optimizer: {sparse: {%s: {}}, dense: {%s: {}}%s}
+tables: %s
 train: {batch: %d, staleness: %d%s}
 `,
 		pick("bucketize: {edges: [-1, 0, 1]}", "bucketize: {quantiles: 4, learn_rows: 30}"),
 		pick("standardize: {}", "log1p: true"),
-		pick("{kind: logistic}", "{kind: fm, dim: 3}", "{kind: mlp, dim: 2, hidden: [5]}", "{kind: deepfm, dim: 2, hidden: [4, 3]}"),
+		architecture,
 		pick("ftrl", "adagrad", "adam"), pick("sgd", "momentum", "adam"), pick("", ", average: {decay: 0.99}"),
+		pick("{}", fmt.Sprintf("{%s: {admit: {after: 2, counters: 4096}}}", table), fmt.Sprintf("{%s: {admit: {probability: 0.3}}}", table)),
 		4+rng.IntN(20), staleness, pick("", ", max_rows: 40"))), "test.yaml")
 	must(t, err)
 	doc.Spec.Shards, doc.Spec.Seed = 1+rng.IntN(12), seed

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 
 	"github.com/tidemill/tidemill"
@@ -122,12 +123,15 @@ func (j *job) give(e *Effect) (*giving, error) {
 		b.shared = true
 		g.blocks = append(g.blocks, b.Block)
 	}
+	g.aux = sh.admissions()
 	if sh.home != nil {
-		var err error
-		if g.aux, _, err = sh.home.capture(); err != nil {
+		aux, _, err := sh.home.capture()
+		if err != nil {
 			g.release()
 			return nil, err
 		}
+		maps.Copy(aux, g.aux)
+		g.aux = aux
 	}
 	return g, nil
 }

@@ -337,6 +337,9 @@ func (s *Server) Status(_ context.Context, name string) (wire.Status, error) {
 		for _, t := range sh.tables {
 			l.Rows += int64(t.n)
 			st.Overflow += t.overflow
+			if t.admission != nil {
+				st.Declined += t.admission.declined
+			}
 		}
 		st.Load = append(st.Load, l)
 		st.Rows += l.Rows

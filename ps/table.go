@@ -20,6 +20,8 @@ type table struct {
 	seed   uint64
 	name   uint64
 	most   int // rows admitted; 0: no bound
+	// admission says which ids get a row; nil: all do.
+	admission *admission
 
 	// overflow counts look-ups for training that found the table full; they share the row
 	// fallbackID, which lies outside the bound.
@@ -42,6 +44,7 @@ func newTable(layout snapshot.TableLayout, rule optim.Rule, decay float64, seed 
 		layout: layout, decay: decay, rule: rule, seed: seed, name: tidemill.Hash(layout.Name),
 		fresh: make([]float32, layout.Width()), fallback: fallbackID(shard),
 	}
+	t.admission = newAdmission(layout.Admit, seed, t.name, v)
 	if layout.MaxRows > 0 {
 		t.most = int(max(1, layout.MaxRows/int64(v)))
 	}
@@ -75,8 +78,12 @@ func (t *table) read(dst []float32, id uint64, row int) {
 func (t *table) full() bool { return t.most > 0 && t.n >= t.most }
 
 // update updates the row of id, whose number is row, by gradient grad [dim] of a batch of k
-// examples after before examples of the job. A row of -1 is inserted: the id must not be there.
+// examples after before examples of the job. A row of -1 is inserted, if the id is admitted: it
+// must not be there.
 func (t *table) update(id uint64, row int, grad []float32, scale float32, before, k int64) {
+	if row < 0 && t.admission != nil && !t.admission.admits(id, before) {
+		return
+	}
 	if row < 0 && t.full() {
 		t.overflow++
 		id = t.fallback

@@ -340,6 +340,9 @@ func (p *Plan) layoutTables() {
 		if t.Init != old.Init || p.from.Spec.Seed != p.to.Spec.Seed {
 			notes = append(notes, "rows that were never trained begin with other values")
 		}
+		if t.Admit.After > 0 {
+			notes = append(notes, "ids without a row are counted anew")
+		}
 		if t.MaxRows != old.MaxRows && t.MaxRows > 0 {
 			notes = append(notes, fmt.Sprintf("no row is admitted while it holds more than %d", t.MaxRows))
 		}

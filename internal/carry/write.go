@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strings"
 
 	"gocloud.dev/blob"
 
@@ -173,7 +174,7 @@ func (c *converter) Block(_ int, b snapshot.Block) error {
 
 // Aux implements snapshot.Sink.
 func (c *converter) Aux(shard int, name string, data []byte) error {
-	if c.pass == 0 && shard == tidemill.HomeShard(c.was) {
+	if c.pass == 0 && shard == tidemill.HomeShard(c.was) && !strings.HasPrefix(name, snapshot.AuxAdmission) {
 		c.aux[name] = data
 	}
 	return nil

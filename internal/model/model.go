@@ -70,7 +70,7 @@ func CompileFor(spec *tidemill.Spec, schema *arrow.Schema, o engine.Options) (*M
 		return nil, err
 	}
 	average := spec.Optimizer.Average != nil
-	named := 0
+	named, chosen := 0, 0
 	for _, t := range eng.Tables() {
 		choice, path := spec.Optimizer.Sparse, "optimizer.sparse"
 		if own, ok := spec.Optimizer.Tables[t.Name]; ok {
@@ -82,11 +82,18 @@ func CompileFor(spec *tidemill.Spec, schema *arrow.Schema, o engine.Options) (*M
 			return nil, err
 		}
 		t.MaxRows = spec.Train.MaxRows
+		if choice, ok := spec.Tables[t.Name]; ok {
+			t.TableChoice = choice
+			chosen++
+		}
 		m.Sparse = append(m.Sparse, rule)
 		m.Layout.Tables = append(m.Layout.Tables, snapshot.TableLayout{TableSpec: t, State: rule.StateLen(t.Dim), Average: average})
 	}
 	if named < len(spec.Optimizer.Tables) {
 		return nil, tidemill.Invalid("optimizer.tables names a table that the model does not have", "it has those that inspect shows")
+	}
+	if chosen < len(spec.Tables) {
+		return nil, tidemill.Invalid("tables names a table that the model does not have", "it has those that inspect shows")
 	}
 	for _, t := range eng.Tensors() {
 		m.Layout.Tensors = append(m.Layout.Tensors, snapshot.TensorLayout{TensorSpec: t, Average: average})

@@ -129,6 +129,7 @@ type psCollector struct{ n *Node }
 var (
 	psShards   = prometheus.NewDesc("tidemill_ps_shards", "Shards owned by this parameter server.", []string{"job"}, nil)
 	psRows     = prometheus.NewDesc("tidemill_ps_rows", "Rows held in sparse tables.", []string{"job"}, nil)
+	psDeclined = prometheus.NewDesc("tidemill_ps_declined_total", "Updates of ids that had no row and were not admitted.", []string{"job"}, nil)
 	psOverflow = prometheus.NewDesc("tidemill_ps_overflow_total", "Updates that went to a fallback row because a table was full.", []string{"job"}, nil)
 	psPulled   = prometheus.NewDesc("tidemill_ps_pulled_rows_total", "Rows read for workers.", []string{"job"}, nil)
 	psPushed   = prometheus.NewDesc("tidemill_ps_pushed_rows_total", "Rows whose gradients were applied.", []string{"job"}, nil)
@@ -138,7 +139,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (psCollector) Describe(c chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{psShards, psRows, psOverflow, psPulled, psPushed, psExamples, psRound} {
+	for _, d := range []*prometheus.Desc{psShards, psRows, psOverflow, psDeclined, psPulled, psPushed, psExamples, psRound} {
 		c <- d
 	}
 }
@@ -159,7 +160,7 @@ func (p psCollector) Collect(c chan<- prometheus.Metric) {
 		} {
 			c <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, job)
 		}
-		for d, v := range map[*prometheus.Desc]int64{psOverflow: st.Overflow, psPulled: st.Pulled, psPushed: st.Pushed} {
+		for d, v := range map[*prometheus.Desc]int64{psOverflow: st.Overflow, psDeclined: st.Declined, psPulled: st.Pulled, psPushed: st.Pushed} {
 			c <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), job)
 		}
 	}

@@ -172,6 +172,10 @@ const AuxTransforms = "transforms"
 // AuxProgress names the aux bytes that hold progressive validation (internal/progress).
 const AuxProgress = "progress"
 
+// AuxAdmission begins the names of the aux bytes that hold what a table has counted of ids that
+// have no row yet; two digits follow, the table's position in the layout.
+const AuxAdmission = "admission-"
+
 // ShardImage is the state of one shard, frozen: nothing in it changes while WritePart runs.
 type ShardImage struct {
 	Shard  int          // in [0, 65536)

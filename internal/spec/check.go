@@ -72,6 +72,7 @@ func check(s *tidemill.Spec, schema *arrow.Schema) []problem {
 		}
 		c.optimizer(path, &o)
 	}
+	c.tables()
 	if n := s.Optimizer.ClipNorm; !(n >= 0 && n <= 1e12) {
 		c.add("optimizer.clip_norm", "give a positive number such as 10, or leave it out", "clip_norm must not be %v", n)
 	}

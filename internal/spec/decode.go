@@ -30,6 +30,7 @@ var (
 	typeBudget    = reflect.TypeFor[tidemill.BadBudget]()
 	typeOptimizer = reflect.TypeFor[tidemill.OptimizerChoice]()
 	typeTables    = reflect.TypeFor[map[string]tidemill.OptimizerChoice]()
+	typeChoices   = reflect.TypeFor[map[string]tidemill.TableChoice]()
 	typeGate      = reflect.TypeFor[tidemill.GateSpec]()
 )
 
@@ -142,6 +143,8 @@ func (d *decoder) value(path string, n ast.Node, v reflect.Value) {
 		d.optimizer(path, n, v.Addr().Interface().(*tidemill.OptimizerChoice))
 	case v.Type() == typeTables:
 		d.tables(path, n, v.Addr().Interface().(*map[string]tidemill.OptimizerChoice))
+	case v.Type() == typeChoices:
+		d.choices(path, n, v.Addr().Interface().(*map[string]tidemill.TableChoice))
 	case v.Kind() == reflect.Struct:
 		d.mapping(path, n, v, nil)
 		if v.Type() == typeGate {
@@ -450,6 +453,21 @@ func (d *decoder) tables(path string, n ast.Node, v *map[string]tidemill.Optimiz
 		}
 		var c tidemill.OptimizerChoice
 		d.optimizer(at, n, &c)
+		(*v)[table] = c
+	})
+}
+
+// choices reads {TABLE: {admit: …}, …}.
+func (d *decoder) choices(path string, n ast.Node, v *map[string]tidemill.TableChoice) {
+	pairs, ok := entries(n)
+	if !ok {
+		d.wrong(path, n, "a mapping", "write {embeddings: {admit: {after: 3}}}")
+		return
+	}
+	*v = map[string]tidemill.TableChoice{}
+	d.pairs(path, pairs, tables, func(table, at string, n ast.Node) {
+		var c tidemill.TableChoice
+		d.value(at, n, reflect.ValueOf(&c).Elem())
 		(*v)[table] = c
 	})
 }

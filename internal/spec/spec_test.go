@@ -169,6 +169,9 @@ func TestForms(t *testing.T) {
 		}},
 		{"hot rows", "staleness: 0", "staleness: -1, hot_rows: 100, hot_batches: 4", func(s *tidemill.Spec) bool { return s.Train.HotRows == 100 && s.Train.HotBatches == 4 }},
 		{"reduction", "staleness: 0", "reduction: sum", func(s *tidemill.Spec) bool { return s.Train.Reduction == tidemill.ReduceSum }},
+		{"admit", "serve:  {", "tables: {weights: {admit: {after: 3, counters: 1_000_000}}}\nserve:  {", func(s *tidemill.Spec) bool {
+			return s.Tables["weights"].Admit == tidemill.Admission{After: 3, Counters: 1_000_000}
+		}},
 		{"until end", "staleness: 0", "until_end: yes", func(s *tidemill.Spec) bool { return s.Train.UntilEnd }},
 		{"empty standardize", "standardize: {}", "standardize:", func(s *tidemill.Spec) bool { return s.Features[2].Standardize != nil }},
 		{"optimizer alone", "{ftrl: {alpha: 0.1}}", "sgd", func(s *tidemill.Spec) bool { return s.Optimizer.Sparse.Kind == "sgd" }},
@@ -258,6 +261,12 @@ var refusals = []struct {
 	{"no table", "sparse: {ftrl: {alpha: 0.1}}", "tables: {wieght: sgd}", []string{`unknown key "wieght" in optimizer.tables (did you mean weights?)`}},
 	{"table's optimizer", "sparse: {ftrl: {alpha: 0.1}}", "tables: {weights: {sgd: {lr: -1}}}", []string{`lr must be`}},
 	{"clip", "sparse: {ftrl: {alpha: 0.1}}", "clip_norm: -1", []string{`clip_norm must not be -1`}},
+	{"admit in no table", "serve:  {", "tables: {wide: {admit: {after: 3}}}\nserve:  {", []string{`kind logistic has no table wide (it has weights)`}},
+	{"admit", "serve:  {", "tables: {weights: {admti: {after: 3}}}\nserve:  {", []string{`unknown key "admti" in tables.weights (did you mean admit?)`}},
+	{"admit after", "serve:  {", "tables: {weights: {admit: {after: 1}}}\nserve:  {", []string{`tables.weights.admit.after must be 2 to 255, not 1`}},
+	{"admit twice", "serve:  {", "tables: {weights: {admit: {after: 2, probability: 0.1}}}\nserve:  {", []string{`tables.weights.admit has both after and probability`}},
+	{"admit share", "serve:  {", "tables: {weights: {admit: {probability: 1}}}\nserve:  {", []string{`tables.weights.admit.probability must be above 0 and below 1, not 1`}},
+	{"admit counters", "serve:  {", "tables: {weights: {admit: {probability: 0.1, counters: 5000}}}\nserve:  {", []string{`tables.weights.admit.counters has no meaning without after`}},
 	{"model", "model: elec2", "model: a/b", []string{`2:8: invalid model name "a/b"`}},
 	{"model dots", "model: elec2", "model: ..", []string{`invalid model name ".."`}},
 	{"kind", "kind: logistic", "kind: logstic", []string{`unknown architecture "logstic" (did you mean logistic?)`}},

@@ -41,7 +41,7 @@ type Piece struct {
 	Table int       // position in the layout
 	IDs   []uint64  // rows of the table; later pieces replace earlier ones
 	Rows  []float32 // interleaved as in a snapshot, [len(IDs) × width]
-	// Blocks, Aux (what the home shard learns beside parameters) and Overflow (by table) come
+	// Blocks, Aux (what the home shard learns beside parameters, and admissions) and Overflow (by table) come
 	// with the rest.
 	Blocks   []snapshot.Block
 	Aux      map[string][]byte

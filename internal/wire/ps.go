@@ -127,6 +127,7 @@ type Status struct {
 	Shards     int
 	Rows       int64
 	Overflow   int64
+	Declined   int64            // pushed rows of ids that had no row and were not admitted
 	Progress   []byte           // from the owner of the home shard
 	BadCounts  map[string]int64 // rows put aside so far, by cause; from the owner of the home shard
 	Pulled     int64            // rows read for workers since this ps heard of the job, over all shards it has had
