@@ -49,7 +49,8 @@ type runner struct {
 	began  time.Time
 
 	in   *input
-	from []int64 // per partition that rows are dealt to, the first input row that is not there yet
+	from []int64 // per partition that rows are dealt to, the first input row that was not there when the run began
+	at   []int64 // likewise, the first that is not there as far as is known now: the number of the last key
 }
 
 // file produces the i-th input.
@@ -80,6 +81,7 @@ func (r *runner) file(ctx context.Context, i int) (err error) {
 	if err := r.resume(ctx); err != nil {
 		return err
 	}
+	r.at = slices.Clone(r.from)
 	deal, err := newDealer(rs.Schema(), len(r.from), r.cfg.KeyColumn)
 	if err != nil {
 		return err
@@ -209,19 +211,22 @@ func (r *runner) resume(ctx context.Context) error {
 func (r *runner) begun(ctx context.Context, n int) (begun bool, err error) {
 	r.from = make([]int64, n)
 	for p := range r.from {
-		key, err := r.topic.LastKey(ctx, p, r.in.prefix)
-		if err != nil {
+		if r.from[p], err = r.last(ctx, p); err != nil {
 			return false, err
 		}
-		if key == "" {
-			continue
-		}
-		begun = true
-		if _, r.from[p], err = source.ParseKey(key); err != nil {
-			return false, err
-		}
+		begun = begun || r.from[p] > 0
 	}
 	return begun, nil
+}
+
+// last returns the number of the last key under the input's prefix in partition p; 0: there is none.
+func (r *runner) last(ctx context.Context, p int) (int64, error) {
+	key, err := r.topic.LastKey(ctx, p, r.in.prefix)
+	if err != nil || key == "" {
+		return 0, err
+	}
+	_, n, err := source.ParseKey(key)
+	return n, err
 }
 
 // chunk is how many rows to read for the next appends.
@@ -270,18 +275,52 @@ func (r *runner) append(ctx context.Context, p int, c file.Chunk, idx []int) err
 	}()
 	at := 0
 	for _, piece := range pieces {
-		at += int(piece.NumRows())
-		// The key's number is the input row after the piece's last one.
-		next := c.First + int64(idx[at-1]) + 1
-		got, err := r.topic.Append(ctx, p, piece, source.FormatKey(r.in.prefix, next))
-		if err != nil {
-			return fmt.Errorf("row %d of %s: %w", next-piece.NumRows(), r.in.name, err)
+		n := int(piece.NumRows())
+		at += n
+		if err := r.piece(ctx, p, piece, c.First, idx[at-n:at]); err != nil {
+			return err
 		}
-		r.res.Appends++
-		r.res.Rows += piece.NumRows()
-		r.res.Next[p] = max(r.res.Next[p], got.Next)
 	}
 	return nil
+}
+
+// piece adds rows, which have the input indices first+idx, to partition p, but for those that
+// another run of the same input has added meanwhile.
+func (r *runner) piece(ctx context.Context, p int, piece arrow.RecordBatch, first int64, idx []int) error {
+	// The key's number is the input row after the piece's last one; it is to follow the last key
+	// that is known, so that a run which cuts its appends elsewhere does not add a row again.
+	key := source.Key{Prefix: r.in.prefix, Number: first + int64(idx[len(idx)-1]) + 1}
+	for {
+		there := 0
+		for there < len(idx) && first+int64(idx[there]) < r.at[p] {
+			there++
+		}
+		if there == len(idx) {
+			r.res.Skipped += int64(there)
+			return nil
+		}
+		key.After = r.at[p]
+		rest := piece.NewSlice(int64(there), int64(len(idx)))
+		got, err := r.topic.Append(ctx, p, rest, key.String())
+		rest.Release()
+		if err == nil {
+			r.at[p] = key.Number
+			r.res.Skipped += int64(there)
+			r.res.Appends++
+			r.res.Rows += int64(len(idx) - there)
+			r.res.Next[p] = max(r.res.Next[p], got.Next)
+			return nil
+		}
+		if errors.Is(err, tidemill.ErrConflict) || errors.Is(err, tidemill.ErrExists) {
+			last, lerr := r.last(ctx, p)
+			if lerr == nil && last > r.at[p] {
+				r.at[p] = last
+				continue
+			}
+			err = errors.Join(err, lerr)
+		}
+		return fmt.Errorf("row %d of %s: %w", first+int64(idx[there]), r.in.name, err)
+	}
 }
 
 // pace waits until n more rows are due.

@@ -51,33 +51,6 @@ func NotFound(topic string, topics []string) error {
 	return fmt.Errorf("topic %q: %w (there are: %s%s)", topic, tidemill.ErrNotFound, strings.Join(shown, ", "), more)
 }
 
-// MaxKeyLength bounds an append key, in bytes.
-const MaxKeyLength = 1024
-
-// ParseKey splits an append key at its last '/' into the prefix and the increasing decimal
-// number, which must be written without sign or leading zeros.
-func ParseKey(key string) (prefix string, n int64, err error) {
-	const remedy = "write it as PREFIX/NUMBER"
-	if len(key) > MaxKeyLength {
-		return "", 0, tidemill.Invalid("an append key has %d bytes, more than %d", remedy, len(key), MaxKeyLength)
-	}
-	i := strings.LastIndexByte(key, '/')
-	if i < 0 {
-		return "", 0, tidemill.Invalid("append key %q has no '/'", remedy, key)
-	}
-	digits := key[i+1:]
-	n, perr := strconv.ParseInt(digits, 10, 64)
-	if perr != nil || n < 0 || strconv.FormatInt(n, 10) != digits {
-		return "", 0, tidemill.Invalid("append key %q does not end in a decimal number", remedy, key)
-	}
-	return key[:i], n, nil
-}
-
-// FormatKey joins what ParseKey splits.
-func FormatKey(prefix string, n int64) string {
-	return prefix + "/" + strconv.FormatInt(n, 10)
-}
-
 // MaxPartitions bounds the partitions of a topic.
 const MaxPartitions = 1024
 
@@ -145,11 +118,6 @@ func CheckCut(topic string, cut tidemill.Cut, n int) error {
 		}
 	}
 	return nil
-}
-
-// OutOfOrder is the error of Append for a key that was never appended and is below last.
-func OutOfOrder(topic string, p int, key, last string) error {
-	return tidemill.Invalid("topic %q partition %d: key %q comes after %q", "append the keys of one prefix in order", topic, p, key, last)
 }
 
 // Dropped is the error for offset, which lies below the first one held.

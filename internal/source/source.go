@@ -57,7 +57,10 @@ type Topic interface {
 	// set is appended whole or not at all. key, when not empty, makes the append idempotent:
 	// appending the same key again, at any time, adds nothing and returns the first call's
 	// range. Keys of one prefix (up to the last '/') must be appended in order, their last
-	// part being an increasing decimal number. A full store refuses with ErrFull.
+	// part being an increasing decimal number. A key that ends in AFTER..NUMBER counts as one that
+	// ends in NUMBER, and is appended only where AFTER is the number of the prefix's last key, 0
+	// also where there is none; else the append is refused with ErrConflict. So of producers that
+	// cut one input differently none appends what another has. A full store refuses with ErrFull.
 	Append(ctx context.Context, partition int, rows arrow.RecordBatch, key string) (tidemill.Range, error)
 	// LastKey returns the last key appended to a partition under prefix, or "".
 	LastKey(ctx context.Context, partition int, prefix string) (string, error)

@@ -178,14 +178,12 @@ func (t *arrowTopic) Append(ctx context.Context, p int, rs arrow.RecordBatch, ke
 	if err != nil {
 		return tidemill.Range{}, err
 	}
-	a := &attempt{p: part, number: -1, mark: t.s.cfg.Rand()}
-	if key != "" {
-		if a.prefix, a.number, err = source.ParseKey(key); err != nil {
-			return tidemill.Range{}, err
-		}
+	a := &attempt{p: part, mark: t.s.cfg.Rand()}
+	if a.key, err = source.AppendKey(key); err != nil {
+		return tidemill.Range{}, err
 	}
 	if rs.NumRows() > 0 {
-		if err := a.encode(ctx, rs, key); err != nil {
+		if err := a.encode(ctx, rs); err != nil {
 			return tidemill.Range{}, err
 		}
 	}
@@ -204,15 +202,14 @@ func (t *arrowTopic) Append(ctx context.Context, p int, rs arrow.RecordBatch, ke
 // attempt is one Append under way.
 type attempt struct {
 	p      *partition
-	prefix string
-	number int64 // -1: no key
+	key    source.Key
 	mark   uint64
 	rows   int64
 	data   []byte  // the frame, sealed anew for each try; nil: no rows
 	unsure []int64 // offsets at which the rows may have been stored
 }
 
-func (a *attempt) encode(ctx context.Context, rs arrow.RecordBatch, key string) error {
+func (a *attempt) encode(ctx context.Context, rs arrow.RecordBatch) error {
 	t := a.p.t
 	fitter, print := t.fit()
 	fit, err := fitter.Fit(rs)
@@ -233,7 +230,7 @@ func (a *attempt) encode(ctx context.Context, rs arrow.RecordBatch, key string) 
 		return fmt.Errorf("append to %v: %w", a.p, err)
 	}
 	a.rows = fit.NumRows()
-	a.data = frame.New(frame.Frame{Rows: a.rows, Fingerprint: print, Mark: a.mark, Key: key, Body: body})
+	a.data = frame.New(frame.Frame{Rows: a.rows, Fingerprint: print, Mark: a.mark, Key: a.key.Stored(), Body: body})
 	return nil
 }
 
@@ -245,14 +242,17 @@ func (a *attempt) run(ctx context.Context, prod *kgo.Client) (tidemill.Range, er
 	var keyed bool
 	err := x.own(ctx, func() error {
 		next = x.next
-		last, keyed = x.keys[a.prefix]
+		last, keyed = x.keys[a.key.Prefix]
 		return nil
 	})
 	if err != nil {
 		return tidemill.Range{}, errors.Join(err, errUntouched)
 	}
-	if a.number >= 0 && keyed && a.number <= last.Number {
-		r, err := a.p.rangeOf(ctx, last, a.prefix, a.number)
+	if !keyed {
+		last.Number = -1
+	}
+	if a.key.Number >= 0 && a.key.Number <= last.Number {
+		r, err := a.p.rangeOf(ctx, last, a.key)
 		if err != nil {
 			err = errors.Join(err, errUntouched)
 		}
@@ -261,6 +261,9 @@ func (a *attempt) run(ctx context.Context, prod *kgo.Client) (tidemill.Range, er
 	if r, ok, err := a.landed(ctx, next); ok || err != nil {
 		return r, err
 	}
+	if err := a.key.Follows(a.p.t.name, a.p.p, last.Number); err != nil {
+		return tidemill.Range{}, errors.Join(err, errUntouched)
+	}
 	r := tidemill.Range{First: next, Next: next + a.rows}
 	if a.data == nil {
 		return r, nil
@@ -268,7 +271,7 @@ func (a *attempt) run(ctx context.Context, prod *kgo.Client) (tidemill.Range, er
 	// Each try has bytes of its own: a former one's may still be in a client's hands.
 	data := slices.Clone(a.data)
 	frame.Seal(data, r.First)
-	entry, err := x.entry(a.prefix, a.number, r)
+	entry, err := x.entry(a.key.Prefix, a.key.Number, r)
 	if err != nil {
 		return r, err
 	}
@@ -313,17 +316,16 @@ func (a *attempt) landed(ctx context.Context, next int64) (tidemill.Range, bool,
 	return tidemill.Range{}, false, nil
 }
 
-// rangeOf returns the rows that were appended with a number not above the last one of its prefix.
-// An older one is looked for in the log from its beginning on.
-func (p *partition) rangeOf(ctx context.Context, last lastKey, prefix string, number int64) (tidemill.Range, error) {
-	if number == last.Number {
+// rangeOf returns the rows that were appended under a key whose number is not above the last one of
+// its prefix. An older one is looked for in the log from its beginning on.
+func (p *partition) rangeOf(ctx context.Context, last lastKey, key source.Key) (tidemill.Range, error) {
+	if key.Number == last.Number {
 		return last.Rows, nil
 	}
 	start, end, err := p.t.s.c.settled(ctx, p.t.name, p.p)
 	if err != nil {
 		return tidemill.Range{}, err
 	}
-	key := source.FormatKey(prefix, number)
 	var got tidemill.Range
 	first, older, found := int64(-1), false, false
 	err = p.scan(ctx, start, end, 1<<20, func(_ *kgo.Record, f frame.Frame) bool {
@@ -334,22 +336,22 @@ func (p *partition) rangeOf(ctx context.Context, last lastKey, prefix string, nu
 			return true
 		}
 		pre, n, err := source.ParseKey(f.Key)
-		if err != nil || pre != prefix {
+		if err != nil || pre != key.Prefix {
 			return true
 		}
-		if n == number {
+		if n == key.Number {
 			got, found = tidemill.Range{First: f.First, Next: f.Next()}, true
 		}
-		older = older || n < number
-		return n < number
+		older = older || n < key.Number
+		return n < key.Number
 	})
 	switch {
 	case err != nil || found:
 		return got, err
 	case first != 0 && !older:
-		return got, fmt.Errorf("%v: key %q was appended before %q, and what was older has been dropped: %w", p, key, source.FormatKey(prefix, last.Number), tidemill.ErrExists)
+		return got, fmt.Errorf("%v: key %q was appended before %q, and what was older has been dropped: %w", p, key.Stored(), source.FormatKey(key.Prefix, last.Number), tidemill.ErrExists)
 	}
-	return got, source.OutOfOrder(p.t.name, p.p, key, source.FormatKey(prefix, last.Number))
+	return got, key.OutOfOrder(p.t.name, p.p, last.Number)
 }
 
 // edit replaces the topic's record by what f makes of it, under the leadership of partition 0. f

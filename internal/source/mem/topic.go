@@ -121,13 +121,9 @@ func (t *topic) Grow(ctx context.Context, partitions int) error {
 // Append implements source.Topic. It keeps rows, which must not change afterwards. No rows
 // add nothing, whatever the key.
 func (t *topic) Append(ctx context.Context, p int, rs arrow.RecordBatch, key string) (tidemill.Range, error) {
-	var prefix string
-	var number int64
-	if key != "" {
-		var err error
-		if prefix, number, err = source.ParseKey(key); err != nil {
-			return tidemill.Range{}, err
-		}
+	k, err := source.AppendKey(key)
+	if err != nil {
+		return tidemill.Range{}, err
 	}
 	t.s.mu.Lock()
 	defer t.s.mu.Unlock()
@@ -136,12 +132,18 @@ func (t *topic) Append(ctx context.Context, p int, rs arrow.RecordBatch, key str
 		return tidemill.Range{}, err
 	}
 	if key != "" {
-		if k := part.keys[prefix]; k != nil && number <= k.numbers[len(k.numbers)-1] {
-			i, ok := slices.BinarySearch(k.numbers, number)
-			if !ok {
-				return tidemill.Range{}, source.OutOfOrder(t.name, p, key, source.FormatKey(prefix, k.numbers[len(k.numbers)-1]))
+		last := int64(-1)
+		if l := part.keys[k.Prefix]; l != nil {
+			last = l.numbers[len(l.numbers)-1]
+			if i, ok := slices.BinarySearch(l.numbers, k.Number); ok {
+				return l.ranges[i], nil
 			}
-			return k.ranges[i], nil
+		}
+		if k.Number <= last {
+			return tidemill.Range{}, k.OutOfOrder(t.name, p, last)
+		}
+		if err := k.Follows(t.name, p, last); err != nil {
+			return tidemill.Range{}, err
 		}
 	}
 	if rs.NumRows() == 0 {
@@ -168,12 +170,12 @@ func (t *topic) Append(ctx context.Context, p int, rs arrow.RecordBatch, key str
 	part.next = r.Next
 	t.s.bytes += size
 	if key != "" {
-		k := part.keys[prefix]
-		if k == nil {
-			k = &keyLog{}
-			part.keys[prefix] = k
+		l := part.keys[k.Prefix]
+		if l == nil {
+			l = &keyLog{}
+			part.keys[k.Prefix] = l
 		}
-		k.numbers, k.ranges = append(k.numbers, number), append(k.ranges, r)
+		l.numbers, l.ranges = append(l.numbers, k.Number), append(l.ranges, r)
 	}
 	close(t.wake)
 	t.wake = make(chan struct{})

@@ -30,15 +30,15 @@ func (t *topic) Append(ctx context.Context, p int, rs arrow.RecordBatch, key str
 	if err != nil {
 		return tidemill.Range{}, err
 	}
-	a := &attempt{p: part, token: noPrefix, number: -1, mark: t.s.cfg.Rand()}
+	a := &attempt{p: part, token: noPrefix, mark: t.s.cfg.Rand()}
+	if a.key, err = source.AppendKey(key); err != nil {
+		return tidemill.Range{}, err
+	}
 	if key != "" {
-		if a.prefix, a.number, err = source.ParseKey(key); err != nil {
-			return tidemill.Range{}, err
-		}
-		a.token = prefixToken(a.prefix)
+		a.token = prefixToken(a.key.Prefix)
 	}
 	if rs.NumRows() > 0 {
-		if err := a.encode(ctx, rs, key); err != nil {
+		if err := a.encode(ctx, rs); err != nil {
 			return tidemill.Range{}, err
 		}
 	}
@@ -64,8 +64,7 @@ const maxRooms = 64
 type attempt struct {
 	p      *partition
 	token  string
-	prefix string
-	number int64 // -1: no key
+	key    source.Key
 	mark   uint64
 	rows   int64
 	data   []byte   // the frame, sealed anew for each try; nil: no rows
@@ -73,7 +72,7 @@ type attempt struct {
 	rooms  int      // how often room was made
 }
 
-func (a *attempt) encode(ctx context.Context, rs arrow.RecordBatch, key string) error {
+func (a *attempt) encode(ctx context.Context, rs arrow.RecordBatch) error {
 	t := a.p.t
 	fitter, print := t.fit()
 	fit, err := fitter.Fit(rs)
@@ -94,7 +93,7 @@ func (a *attempt) encode(ctx context.Context, rs arrow.RecordBatch, key string) 
 		return fmt.Errorf("append to %v: %w", a.p, err)
 	}
 	a.rows = fit.NumRows()
-	a.data = frame.New(frame.Frame{Rows: a.rows, Fingerprint: print, Mark: a.mark, Key: key, Body: body})
+	a.data = frame.New(frame.Frame{Rows: a.rows, Fingerprint: print, Mark: a.mark, Key: a.key.Stored(), Body: body})
 	return nil
 }
 
@@ -113,14 +112,17 @@ func (a *attempt) run(ctx context.Context) (tidemill.Range, error) {
 				return r, err
 			}
 		}
-		if a.number >= 0 {
+		if a.key.Number >= 0 {
 			// Keys are read after the tail: a key appended since makes the publish fail.
-			k, err := p.lastKey(ctx, a.prefix)
+			k, err := p.lastKey(ctx, a.key.Prefix)
 			if err != nil {
 				return tidemill.Range{}, err
 			}
-			if a.number <= k.number {
-				return p.rangeOf(ctx, k, a.prefix, a.number)
+			if a.key.Number <= k.number {
+				return p.rangeOf(ctx, k, a.key)
+			}
+			if err := a.key.Follows(p.t.name, p.p, k.number); err != nil {
+				return tidemill.Range{}, err
 			}
 		}
 		if a.data == nil {
@@ -131,8 +133,8 @@ func (a *attempt) run(ctx context.Context) (tidemill.Range, error) {
 			r := tidemill.Range{First: p.tail.next, Next: p.tail.next + a.rows}
 			p.tail = &tail{seq: seq, next: r.Next}
 			p.hear(r.Next)
-			if a.number >= 0 {
-				p.remember(a.prefix, lastKey{number: a.number, rows: r, seq: seq})
+			if a.key.Number >= 0 {
+				p.remember(a.key.Prefix, lastKey{number: a.key.Number, rows: r, seq: seq})
 			}
 			return r, nil
 		}

@@ -108,16 +108,15 @@ func (p *partition) keepKey(ctx context.Context, m message) error {
 	return wrap(err, "keep key %q of %v", m.Key, p)
 }
 
-// rangeOf returns the rows that were appended with a number not above the last one of its
-// prefix.
-func (p *partition) rangeOf(ctx context.Context, last lastKey, prefix string, number int64) (tidemill.Range, error) {
-	if number == last.number {
+// rangeOf returns the rows that were appended under a key whose number is not above the last one
+// of its prefix.
+func (p *partition) rangeOf(ctx context.Context, last lastKey, key source.Key) (tidemill.Range, error) {
+	if key.Number == last.number {
 		return last.rows, nil
 	}
-	key := source.FormatKey(prefix, number)
 	// Numbers rise with sequences: search the first message under the prefix that has this
 	// one or a higher one.
-	token := prefixToken(prefix)
+	token := prefixToken(key.Prefix)
 	var first message
 	for lo, hi := uint64(1), last.seq; lo <= hi; {
 		mid := lo + (hi-lo)/2
@@ -134,9 +133,9 @@ func (p *partition) rangeOf(ctx context.Context, last lastKey, prefix string, nu
 			return tidemill.Range{}, err
 		}
 		switch {
-		case n == number:
+		case n == key.Number:
 			return tidemill.Range{First: m.First, Next: m.Next()}, nil
-		case n > number:
+		case n > key.Number:
 			first, hi = m, mid-1
 		default:
 			lo = m.seq + 1
@@ -148,9 +147,9 @@ func (p *partition) rangeOf(ctx context.Context, last lastKey, prefix string, nu
 	}
 	if b.firstOffset > 0 && (first.seq == 0 || p.isFirst(ctx, first, token)) {
 		return tidemill.Range{}, fmt.Errorf("%v: key %q was appended before %q, and what was older has been dropped: %w",
-			p, key, source.FormatKey(prefix, last.number), tidemill.ErrExists)
+			p, key.Stored(), source.FormatKey(key.Prefix, last.number), tidemill.ErrExists)
 	}
-	return tidemill.Range{}, source.OutOfOrder(p.t.name, p.p, key, source.FormatKey(prefix, last.number))
+	return tidemill.Range{}, key.OutOfOrder(p.t.name, p.p, last.number)
 }
 
 // isFirst reports whether no older message under the token is held.

@@ -44,6 +44,8 @@ func Run(t *testing.T, open Open, opts Options) {
 		{"ConcurrentProducers", testConcurrent},
 		{"Keys", testKeys},
 		{"KeysProperty", testKeysProperty},
+		{"KeysFollow", testFollow},
+		{"OverlappingProducers", testOverlap},
 		{"Evolve", testEvolve},
 		{"EvolveWhileReading", testEvolveWhileReading},
 		{"WaitsAtTail", testWaits},
