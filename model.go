@@ -146,6 +146,7 @@ const (
 	DeepFM   = "deepfm"
 	DLRM     = "dlrm"
 	DCN      = "dcn"
+	Graph    = "graph"
 )
 
 // Architecture says what computes a prediction from the features.
@@ -156,6 +157,10 @@ type Architecture struct {
 	// Bottom are dlrm's layers over the numbers, before the last one, which has Dim units;
 	// default [64].
 	Bottom []int `json:"bottom,omitempty" yaml:"bottom"`
+	// File of kind graph: where the graph file was when the job was submitted. Graph is the SHA-256
+	// by which the object store has it, set at submit.
+	File  string `json:"file,omitempty" yaml:"file"`
+	Graph string `json:"graph,omitempty" yaml:"-"`
 	// CrossLayers of dcn, default 3, with weights of rank Rank; 0 is full rank.
 	CrossLayers int `json:"cross_layers,omitempty" yaml:"cross_layers"`
 	Rank        int `json:"rank,omitempty" yaml:"rank"`
@@ -163,7 +168,8 @@ type Architecture struct {
 	LayerNorm bool `json:"layer_norm,omitempty" yaml:"layer_norm"`
 	// Dropout is the share of hidden units that each example trains without; default 0.
 	Dropout float64 `json:"dropout,omitempty" yaml:"dropout"`
-	// Loss: logistic, squared, huber or softmax; default by label type.
+	// Loss: logistic, squared, huber or softmax; default by label type. A graph is trained by its
+	// own; Loss is then what predictions are compared by.
 	Loss       string  `json:"loss,omitempty" yaml:"loss"`
 	HuberDelta float64 `json:"huber_delta,omitempty" yaml:"huber_delta"` // default 1
 	// InitScale is the standard deviation of initial factors and embeddings; default 0.01.

@@ -21,7 +21,9 @@ import (
 
 // Verbs of Command, with the arguments they take.
 const (
-	VerbSubmit    = "submit"    // yaml, file, until_end, from, yes
+	VerbSubmit    = "submit"    // yaml, file, until_end, from, yes, graph
+	VerbNeeds     = "needs"     // yaml, file: which files a spec needs beside itself
+	VerbUpload    = "upload"    // graph, then part, parts, data, file: a graph file, in parts
 	VerbJobs      = "jobs"      //
 	VerbJob       = "job"       //
 	VerbMembers   = "members"   //
@@ -60,7 +62,16 @@ func (t *Trainer) command(ctx context.Context, job, verb string, args map[string
 		if args["until_end"] == "true" {
 			doc.Spec.Train.UntilEnd = true
 		}
+		named(doc.Spec, args)
 		return t.SubmitFrom(ctx, doc, From{Name: args["from"], Yes: args["yes"] == "true"})
+	case VerbNeeds:
+		doc, err := spec.Parse([]byte(args["yaml"]), args["file"])
+		if err != nil {
+			return nil, err
+		}
+		return needs{Graph: doc.Spec.Architecture.File}, nil
+	case VerbUpload:
+		return t.upload(ctx, args)
 	case VerbJobs:
 		names, err := t.Jobs(ctx)
 		if err != nil {
@@ -125,6 +136,9 @@ func (t *Trainer) SubmitFrom(ctx context.Context, doc *spec.Document, from From)
 		return out, err
 	}
 	if err := doc.Check(info.Schema); err != nil {
+		return out, err
+	}
+	if err := t.fitGraph(ctx, doc, info.Schema); err != nil {
 		return out, err
 	}
 	if _, err := model.Driver(s); err != nil {

@@ -90,6 +90,7 @@ type Trainer struct {
 	changed chan struct{} // closed and replaced when runs or leading change
 
 	submits sync.Mutex // one at a time submits
+	uploads uploads
 	alone   sync.Mutex // one at a time publishes by hand for jobs that are over
 }
 

@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 }
 
 // TestScript runs the scripts of testdata/script against the program, each in a folder of its
-// own with elec2.csv (3000 rows) and power.yaml in it.
+// own with elec2.csv (3000 rows), power.yaml and ratings.graph in it.
 //
 // Beside the usual commands there are
 //
@@ -38,12 +38,19 @@ func TestMain(m *testing.M) {
 //	flip FILE-PATTERN      change one byte in the middle of the only file that matches
 func TestScript(t *testing.T) {
 	csv, job := workload(t)
+	graph, err := os.ReadFile("../../internal/graphfile/testdata/ratings.graph")
+	if err != nil {
+		t.Fatal(err)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("TIDEMILL_DATA_DIR", filepath.Join(e.WorkDir, "data"))
 			e.Values[nodesKey] = map[string]*process{}
 			if err := os.WriteFile(filepath.Join(e.WorkDir, "elec2.csv"), csv, 0o644); err != nil {
+				return err
+			}
+			if err := os.WriteFile(filepath.Join(e.WorkDir, "ratings.graph"), graph, 0o644); err != nil {
 				return err
 			}
 			return os.WriteFile(filepath.Join(e.WorkDir, "power.yaml"), job, 0o644)

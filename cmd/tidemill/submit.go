@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -9,6 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tidemill/tidemill"
+	"github.com/tidemill/tidemill/internal/graphfile"
 	"github.com/tidemill/tidemill/internal/spec"
 	"github.com/tidemill/tidemill/trainer"
 )
@@ -42,7 +45,12 @@ on another one stream.from must say where to begin.`,
 				return err
 			}
 			// What can be checked here is, with the file's name as it was typed.
-			if _, err := spec.Parse(data, given[0]); err != nil {
+			doc, err := spec.Parse(data, given[0])
+			if err != nil {
+				return err
+			}
+			graph, err := readGraph(doc, given[0])
+			if err != nil {
 				return err
 			}
 			c, err := p.connect()
@@ -50,12 +58,20 @@ on another one stream.from must say where to begin.`,
 				return err
 			}
 			defer c.close()
-			var st trainer.SubmitStatus
-			err = c.do(cmd.Context(), "", trainer.VerbSubmit, map[string]string{
+			args := map[string]string{
 				"yaml": string(data), "file": filepath.Base(given[0]), "until_end": strconv.FormatBool(untilEnd),
 				"from": from, "yes": strconv.FormatBool(yes),
-			}, &st)
-			if err != nil {
+			}
+			if graph != nil {
+				do := func(ctx context.Context, verb string, args map[string]string, v any) error {
+					return c.do(ctx, "", verb, args, v)
+				}
+				if args["graph"], err = trainer.UploadGraph(cmd.Context(), do, graph, doc.Spec.Architecture.File); err != nil {
+					return err
+				}
+			}
+			var st trainer.SubmitStatus
+			if err := c.do(cmd.Context(), "", trainer.VerbSubmit, args, &st); err != nil {
 				return err
 			}
 			if !a.json {
@@ -82,6 +98,36 @@ on another one stream.from must say where to begin.`,
 	cmd.Flags().BoolVar(&untilEnd, "until-end", false, "finish at the end of the stream as it is now")
 	cmd.ValidArgsFunction = cobra.FixedCompletions([]string{"yaml", "yml"}, cobra.ShellCompDirectiveFilterFileExt)
 	return cmd
+}
+
+// readGraph reads and checks the graph file that a spec names, relative to the spec's own folder;
+// nil where it names none.
+func readGraph(doc *spec.Document, specFile string) ([]byte, error) {
+	name := doc.Spec.Architecture.File
+	if doc.Spec.Architecture.Kind != tidemill.Graph {
+		return nil, nil
+	}
+	if specFile != "-" && !filepath.IsAbs(name) {
+		name = filepath.Join(filepath.Dir(specFile), name)
+	}
+	bad := func(what, remedy string) error {
+		return &tidemill.InputError{Place: doc.Place("architecture.file"), What: what, Remedy: remedy}
+	}
+	info, err := os.Stat(name)
+	switch {
+	case err != nil:
+		return nil, bad(fmt.Sprintf("graph file %s: %v", name, pathless(err)), "give its path relative to the spec, or make it with tidemill.keras.export")
+	case info.IsDir():
+		return nil, bad(fmt.Sprintf("%s is a folder, such as a SavedModel is", name), "make a graph file with tidemill.keras.export")
+	case info.Size() > graphfile.MaxBytes:
+		return nil, bad(fmt.Sprintf("%s has %d bytes", name, info.Size()), fmt.Sprintf("a graph file has at most %d", graphfile.MaxBytes))
+	}
+	data, err := os.ReadFile(name)
+	if err != nil {
+		return nil, inputFile(name, err)
+	}
+	_, err = graphfile.Decode(data, name)
+	return data, err
 }
 
 // readInput reads a file whole, or the standard input for "-".

@@ -27,7 +27,7 @@ const (
 var (
 	losses = []string{lossLogistic, lossSquared, lossHuber, lossSoftmax}
 	kinds  = []string{tidemill.Linear, tidemill.Logistic, tidemill.Softmax, tidemill.FM, tidemill.MLP, tidemill.WideDeep, tidemill.DeepFM,
-		tidemill.DLRM, tidemill.DCN}
+		tidemill.DLRM, tidemill.DCN, tidemill.Graph}
 	// Names of tables of all kinds.
 	tables     = []string{"weights", "factors", "embeddings", "wide"}
 	modelNames = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,128}$`)
@@ -116,7 +116,9 @@ func (c *checker) positive(path string, v float64) {
 }
 
 // engines are the ones that a spec may ask for; whether they are there is for who runs the job.
-var engines = []string{"native", "tensorflow"}
+var engines = []string{"native", engineTensorFlow}
+
+const engineTensorFlow = "tensorflow"
 
 func (c *checker) engine() {
 	switch e := c.s.Engine; {
@@ -165,11 +167,14 @@ func (c *checker) architecture() {
 	switch {
 	case a.Kind == "":
 		c.add("architecture.kind", "add architecture: {kind: logistic}; kinds are "+strings.Join(kinds, ", "), "the spec names no architecture")
-	case slices.Contains([]string{"graph"}, a.Kind):
-		c.add("architecture.kind", "use one of "+strings.Join(kinds, ", "), "architecture %s is not supported by this build", a.Kind)
 	case !slices.Contains(kinds, a.Kind):
 		c.add("architecture.kind", suggest(a.Kind, kinds), "unknown architecture %q", a.Kind)
+	case a.Kind == tidemill.Graph:
+		c.graph()
 	default:
+		if a.File != "" {
+			c.add("architecture.file", "leave it out, or set kind: graph", "file has no meaning for kind %s", a.Kind)
+		}
 		c.sizes()
 	}
 	fits := map[string][]string{
@@ -195,6 +200,28 @@ func (c *checker) architecture() {
 		c.positive("architecture.huber_delta", a.HuberDelta)
 	} else if a.HuberDelta != 0 {
 		c.add("architecture.huber_delta", "leave it out, or set loss: huber", "huber_delta has no meaning for loss %s", a.Loss)
+	}
+}
+
+// graph checks a graph's keys; what is in its file is checked where that is.
+func (c *checker) graph() {
+	a := &c.s.Architecture
+	if a.File == "" {
+		c.add("architecture.file", "add file: PATH of what tidemill.keras.export wrote", "kind graph needs the file of a graph")
+	}
+	if c.s.Engine != "" && c.s.Engine != engineTensorFlow {
+		c.add("engine", "leave it out, or use engine: "+engineTensorFlow, "engine %s computes no graphs", c.s.Engine)
+	}
+	for _, p := range []struct {
+		key string
+		set bool
+	}{
+		{"dim", a.Dim != 0}, {"hidden", a.Hidden != nil}, {"init_scale", a.InitScale != 0}, {"bottom", a.Bottom != nil},
+		{"cross_layers", a.CrossLayers != 0}, {"rank", a.Rank != 0}, {"layer_norm", a.LayerNorm}, {"dropout", a.Dropout != 0},
+	} {
+		if p.set {
+			c.add("architecture."+p.key, "leave it out: the graph has its own layers", "%s has no meaning for kind graph", p.key)
+		}
 	}
 }
 

@@ -80,7 +80,10 @@ func architecture(s *tidemill.Spec) {
 	if a.Loss == lossHuber {
 		or(&a.HuberDelta, 1)
 	}
-	if !slices.Contains(kinds, a.Kind) || linear(a.Kind) {
+	if a.Kind == tidemill.Graph && s.Engine == "" {
+		s.Engine = engineTensorFlow
+	}
+	if !slices.Contains(kinds, a.Kind) || linear(a.Kind) || a.Kind == tidemill.Graph {
 		return
 	}
 	or(&a.Dim, 8)

@@ -172,6 +172,9 @@ func TestForms(t *testing.T) {
 		{"admit", "serve:  {", "tables: {weights: {admit: {after: 3, counters: 1_000_000}}}\nserve:  {", func(s *tidemill.Spec) bool {
 			return s.Tables["weights"].Admit == tidemill.Admission{After: 3, Counters: 1_000_000}
 		}},
+		{"graph", "kind: logistic", "kind: graph, file: m.graph", func(s *tidemill.Spec) bool {
+			return s.Engine == "tensorflow" && s.Architecture.File == "m.graph" && s.Architecture.Dim == 0 && s.Architecture.Loss == "logistic"
+		}},
 		{"until end", "staleness: 0", "until_end: yes", func(s *tidemill.Spec) bool { return s.Train.UntilEnd }},
 		{"empty standardize", "standardize: {}", "standardize:", func(s *tidemill.Spec) bool { return s.Features[2].Standardize != nil }},
 		{"optimizer alone", "{ftrl: {alpha: 0.1}}", "sgd", func(s *tidemill.Spec) bool { return s.Optimizer.Sparse.Kind == "sgd" }},
@@ -270,7 +273,9 @@ var refusals = []struct {
 	{"model", "model: elec2", "model: a/b", []string{`2:8: invalid model name "a/b"`}},
 	{"model dots", "model: elec2", "model: ..", []string{`invalid model name ".."`}},
 	{"kind", "kind: logistic", "kind: logstic", []string{`unknown architecture "logstic" (did you mean logistic?)`}},
-	{"unsupported kind", "kind: logistic", "kind: graph", []string{`11:22: architecture graph is not supported by this build`}},
+	{"graph without a file", "kind: logistic", "kind: graph", []string{`kind graph needs the file of a graph (add file: PATH`}},
+	{"graph with layers", "kind: logistic", "kind: graph, file: m.graph, hidden: [8]", []string{`hidden has no meaning for kind graph (leave it out: the graph has its own layers)`}},
+	{"file without a graph", "kind: logistic", "kind: mlp, file: m.graph", []string{`file has no meaning for kind mlp (leave it out, or set kind: graph)`}},
 	{"bottom", "kind: logistic", "kind: dlrm, bottom: [0]", []string{`a bottom layer must have 1 to 65536 units, not 0`}},
 	{"bottom of another kind", "kind: logistic", "kind: dcn, bottom: [8]", []string{`bottom has no meaning for kind dcn`}},
 	{"rank", "kind: logistic", "kind: dcn, rank: -1", []string{`architecture.rank must be 0 to 4096, not -1`}},

@@ -92,7 +92,7 @@ def custom_loss() -> Any:
 
 def loss_class() -> Any:
     @keras.saving.register_keras_serializable("test")
-    class Cubic(keras.losses.Loss):  # type: ignore[misc]
+    class Cubic(keras.losses.Loss):  # type: ignore[misc,name-defined]
         def call(self, y_true: Any, y_pred: Any) -> Any:
             return keras.ops.abs(y_true - y_pred) ** 3
 
@@ -319,7 +319,7 @@ def norm_twice() -> Any:
 
 
 def subclassed() -> Any:
-    class Own(keras.Model):  # type: ignore[misc]
+    class Own(keras.Model):  # type: ignore[misc,name-defined]
         def __init__(self) -> None:
             super().__init__()
             self.dense = L.Dense(1)

@@ -17,6 +17,7 @@ import nats.errors
 
 from . import _rpc
 from ._address import TLS, Addresses, resolve
+from ._graph import graph_of
 from ._loop import Loop
 from ._pb import trainer_pb2
 from ._stream.produce import Bar, Produced, Progress, Run, as_input
@@ -159,30 +160,33 @@ class Client:
     def submit(self, spec: Spec | os.PathLike[str], *, until_end: bool = False, start_from: str = "", yes: bool = False) -> Job:
         """Checks a spec whole, against its topic, and starts the job, which is named as its model.
 
-        The spec is a `JobSpec`, a dict, YAML, or the path of a YAML file. Everything that is wrong
+        The spec is a `JobSpec`, a dict, YAML, or the path of a YAML file, beside which the graph
+        file is looked for that it may name (else in the working directory). Everything that is wrong
         with it is in one InvalidError, whose `problems` name field or line. `until_end` ends the
         job at the end of the topic as it is now. `start_from` is a savepoint (LABEL, JOB/LABEL), a
         snapshot (JOB/NUMBER) or a version (MODEL@V) to begin with; `yes` agrees to the loss of
         what does not carry over."""
-        file = "spec"
+        file, folder = "spec", Path()
         if isinstance(spec, os.PathLike) or (isinstance(spec, str) and looks_like_path(spec)):
             path = Path(spec)
-            file = path.name
+            file, folder = path.name, path.parent
             try:
                 spec = path.read_text()
             except OSError as e:
                 raise NotFoundError(f"{path.name}: {e.strerror}") from e
         doc = document(spec, file)
         try:
+            graph = graph_of(self.command, spec, doc, folder)
             st = self.command(
                 "submit",
                 yaml=doc.text,
                 file=doc.file,
                 until_end="true" if until_end else "false",
+                graph=graph,
                 **{"from": start_from, "yes": "true" if yes else "false"},
             )
         except InvalidError as e:
-            raise doc.explain(e) from None
+            raise e if e.problems else doc.explain(e) from None
         return self.job(st["job"])
 
     def job(self, name: str) -> Job:

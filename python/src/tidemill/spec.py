@@ -80,7 +80,9 @@ class Architecture:
     """What computes a prediction."""
 
     kind: str
-    """linear, logistic, softmax, fm, mlp, wide_deep, deepfm, dlrm or dcn"""
+    """linear, logistic, softmax, fm, mlp, wide_deep, deepfm, dlrm, dcn or graph"""
+    file: str | None = None
+    """graph: what tidemill.keras.export wrote"""
     dim: int | None = None
     hidden: Sequence[int] | None = None
     bottom: Sequence[int] | None = None
@@ -155,6 +157,8 @@ class JobSpec:
     label: Label
     features: Sequence[Feature]
     architecture: Architecture
+    engine: str | None = None
+    """native (the default) or tensorflow, which graphs need"""
     time: Time | None = None
     weight: str | None = None
     optimizer: Optimizers | None = None
