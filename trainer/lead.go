@@ -193,6 +193,7 @@ func (r *run) confirm(ctx context.Context, s *lease.Session) bool {
 // leftover is what a trainer that died has left to do of a job that is over.
 type leftover struct {
 	undecided bool               // there are candidates without a decision
+	unoffered *snapshot.Manifest // the last snapshot, when no version was made of it
 	dead      *snapshot.Manifest // its bad rows may be missing from the dead-letter topic; nil: none
 }
 
@@ -201,19 +202,41 @@ func (t *Trainer) unfinished(ctx context.Context, a *tidemill.Assignment) (left 
 	if !isTerminal(a.State) {
 		return left
 	}
+	var last *snapshot.Manifest
 	if chain, err := snapshot.Snapshots(t.cfg.Bucket, a.Job); err == nil {
-		if _, m, err := snapshot.Latest(ctx, chain); err == nil && m != nil && m.Lineage == a.Lineage && len(m.BadRows) > 0 {
-			left.dead = m
+		if _, m, err := snapshot.Latest(ctx, chain); err == nil && m != nil && m.Lineage == a.Lineage {
+			last = m
 		}
+	}
+	if last != nil && len(last.BadRows) > 0 {
+		left.dead = last
 	}
 	if a.State != tidemill.JobFinished {
 		return left
 	}
 	numbers, err := snapshot.ListVersions(ctx, t.cfg.Bucket, a.Spec.Model)
-	if err != nil || len(numbers) == 0 {
+	if err != nil {
 		return left
 	}
-	_, err = snapshot.ReadDecision(ctx, t.cfg.Bucket, a.Spec.Model, numbers[len(numbers)-1])
-	left.undecided = errors.Is(err, tidemill.ErrNotFound)
+	newest := int64(0)
+	if len(numbers) > 0 {
+		newest = numbers[len(numbers)-1]
+		_, err = snapshot.ReadDecision(ctx, t.cfg.Bucket, a.Spec.Model, newest)
+		left.undecided = errors.Is(err, tidemill.ErrNotFound)
+	}
+	if last == nil || !trained(last) {
+		return left
+	}
+	if newest == 0 {
+		left.unoffered = last
+	} else if v, err := snapshot.ReadVersionRecord(ctx, t.cfg.Bucket, a.Spec.Model, newest); err == nil && (v.Lineage != last.Lineage || v.Snapshot < last.Number) {
+		// Versions are made of snapshots in order, so there is none of this one.
+		left.unoffered = last
+	}
 	return left
+}
+
+// trained reports whether the job itself has trained something in a snapshot; else it is no candidate.
+func trained(m *snapshot.Manifest) bool {
+	return m.Examples > 0 && (m.Ancestor == nil || m.Parent != 0)
 }

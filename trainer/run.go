@@ -145,7 +145,7 @@ func (r *run) main(ctx context.Context) {
 	validated, lettered, kept := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(validated)
-		if !over || r.left.undecided {
+		if !over || r.left.undecided || r.left.unoffered != nil {
 			r.val.run(ctx)
 		}
 	}()
@@ -186,6 +186,9 @@ func (r *run) main(ctx context.Context) {
 	if over {
 		if r.left.dead != nil {
 			r.dead.committed(r.left.dead)
+		}
+		if r.left.unoffered != nil {
+			r.val.committed(r.left.unoffered, nil)
 		}
 		end(r.asg.State)
 		return

@@ -311,7 +311,7 @@ func (v *validator) offer(ctx context.Context, m *snapshot.Manifest) error {
 	v.cut, v.all = v.pad(cut), m.Cut.Clone()
 	v.prune()
 	v.retain(ctx, v.oldest())
-	if v.offered[m.Number] || m.Examples == 0 || m.Ancestor != nil && m.Parent == 0 {
+	if v.offered[m.Number] || !trained(m) {
 		return nil // there is a version of it, or nothing that this job has trained
 	}
 	b := v.r.t.cfg.Bucket

@@ -15,7 +15,8 @@ import (
 //	world staleness=0 partitions=2 rows=24 batch=4 every=16 workers=2 ps=2 trainers=2 servings=1
 //	run MILLISECONDS
 //	until CONDITION        round N, NODE round N, snapshot N, generation N, NODE leads,
-//	                       NODE serves N, published N, torn, finished
+//	                       NODE serves N, published N, torn, recorded (the
+//	                       record says that the job has finished), finished
 //	finish                 everything becomes whole, and the job is brought to its end
 //
 // What the world tells goes to out, a line each, without times.
@@ -140,6 +141,8 @@ func (s *Script) condition(words []string) (func() bool, error) {
 		return func() bool { return w.records.asg.Generation >= uint64(n) }, nil
 	case words[0] == "published":
 		return func() bool { return w.checks.published[n] }, nil
+	case words[0] == "recorded":
+		return func() bool { return w.records.asg.State == tidemill.JobFinished }, nil
 	case words[0] == "finished":
 		return w.over, nil
 	case words[0] == "torn":

@@ -114,6 +114,7 @@ func (t *trainerNode) takeUp() {
 			t.lead(rec)
 		case t.val == nil:
 			t.val = newValidator(t)
+			t.val.inherit()
 			t.val.finish()
 		}
 	})

@@ -81,6 +81,7 @@ func (v *validator) gone(err error) {
 		if t.val == nil && t.leads && (t.core != nil || final) {
 			t.val = newValidator(t)
 			if final {
+				t.val.inherit()
 				t.val.finish()
 			}
 		}
@@ -202,6 +203,29 @@ func (v *validator) committed(m *snapshot.Manifest) {
 		v.offer(m, func() {
 			v.t.left = slices.DeleteFunc(v.t.left, func(x *snapshot.Manifest) bool { return x == m })
 			done()
+		})
+	})
+}
+
+// inherit offers the last snapshot of a job that is over, unless a trainer that died has.
+func (v *validator) inherit() {
+	v.do(func(done func()) {
+		var m *snapshot.Manifest
+		v.store(func(ctx context.Context, b *blob.Bucket) error {
+			chain, err := snapshot.Snapshots(b, jobName)
+			if err == nil {
+				_, m, err = snapshot.Latest(ctx, chain)
+			}
+			return err
+		}, func(err error) {
+			switch {
+			case err != nil:
+				v.gone(err)
+			case m == nil:
+				done()
+			default:
+				v.offer(m, done)
+			}
 		})
 	})
 }
