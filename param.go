@@ -48,7 +48,17 @@ type TableSpec struct {
 // TableChoice says which rows a sparse table has. The zero value: one for every id that was ever
 // trained, for good.
 type TableChoice struct {
-	Admit Admission `json:"admit,omitzero" yaml:"admit"`
+	Admit  Admission `json:"admit,omitzero" yaml:"admit"`
+	Expire Expiry    `json:"expire,omitzero" yaml:"expire"`
+}
+
+// Expiry says which rows of a table go. Each row is looked at once in Every examples of the job,
+// at a moment that its id decides: it goes if fewer than Uses batches have updated it since it was
+// last looked at. Its first look only begins the count, so a row stays for Every examples at
+// least. An id whose row is gone is one that never had any. The zero value keeps all rows.
+type Expiry struct {
+	Every int64 `json:"every,omitempty" yaml:"every"` // at least 1000
+	Uses  int   `json:"uses,omitempty" yaml:"uses"`   // 0: 1
 }
 
 // Admission says which ids get a row when they are pushed; the gradients of others are dropped.

@@ -26,8 +26,16 @@ type cells struct {
 	width  int // floats of a row
 	stride int // floats of a cell
 	shift  uint
-	n      int
+	n      int // cells that were ever used; row numbers are below it
 	chunks [][]float32
+}
+
+// holes are the cells of rows that went.
+type holes struct {
+	dead dirty // all of them
+	free []int // those that new rows may use
+	// held may be used once no image is left: images read ids from cells without a lock.
+	held []int
 }
 
 func newCells(width int) cells {
@@ -66,6 +74,19 @@ func idOf(cell []float32) uint64 {
 func (c *cells) extend(id uint64) int {
 	row := c.n
 	c.n++
+	c.reach(row)
+	c.mark(row, id)
+	return row
+}
+
+// mark puts an id into a cell.
+func (c *cells) mark(row int, id uint64) {
+	cell := c.cell(row)
+	cell[0], cell[1] = math.Float32frombits(uint32(id)), math.Float32frombits(uint32(id>>32))
+}
+
+// reach makes room for the cell of row, which is the first that there is none for or has one.
+func (c *cells) reach(row int) {
 	switch last := len(c.chunks) - 1; {
 	case row>>c.shift > last && (last >= 0 || c.shift == 0 || 1<<c.shift <= firstRows):
 		c.chunks = append(c.chunks, make([]float32, c.stride<<c.shift))
@@ -77,7 +98,4 @@ func (c *cells) extend(id uint64) int {
 		copy(larger, c.chunks[0])
 		c.chunks = [][]float32{larger}
 	}
-	cell := c.cell(row)
-	cell[0], cell[1] = math.Float32frombits(uint32(id)), math.Float32frombits(uint32(id>>32))
-	return row
 }

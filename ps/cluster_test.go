@@ -70,6 +70,10 @@ train: {batch: %d, staleness: %d%s}
 		4+rng.IntN(20), staleness, pick("", ", max_rows: 40"))), "test.yaml")
 	must(t, err)
 	doc.Spec.Shards, doc.Spec.Seed = 1+rng.IntN(12), seed
+	if choice := doc.Spec.Tables[table]; rng.IntN(2) == 0 {
+		choice.Expire = tidemill.Expiry{Every: 30 + rng.Int64N(100), Uses: rng.IntN(4)}
+		doc.Spec.Tables = map[string]tidemill.TableChoice{table: choice}
+	}
 	schema := arrow.NewSchema([]arrow.Field{
 		{Name: "kind", Type: arrow.BinaryTypes.String},
 		{Name: "level", Type: arrow.PrimitiveTypes.Float64},

@@ -62,14 +62,14 @@ func TestTablesTrackWhatChanges(t *testing.T) {
 			tab.apply(id, []float32{1}, 1, 0, 1)
 		}
 	}
-	ids := func(d *dirty) (out []uint64) {
-		for row := range d.rows() {
+	ids := func(c *changes) (out []uint64) {
+		for row := range c.rows.rows() {
 			out = append(out, tab.id(row))
 		}
 		slices.Sort(out)
 		return out
 	}
-	var early, late dirty
+	var early, late changes
 	tab.track(&early)
 	apply(1, 2, 3)
 	tab.track(&late)

@@ -70,6 +70,7 @@ func (s *service) Copy(m *pspb.CopyRequest, stream grpc.ServerStreamingServer[ps
 func pieceMessage(p *wire.Piece) (*pspb.Piece, error) {
 	m := &pspb.Piece{
 		Copy: p.Copy, Table: int32(p.Table), Ids: rawOf(p.IDs), Rows: rawOf(p.Rows), Aux: p.Aux, Overflow: p.Overflow, Left: p.Left,
+		Removed: rawOf(p.Removed),
 	}
 	for _, b := range p.Blocks {
 		m.Blocks = append(m.Blocks, &pspb.BlockState{
@@ -126,7 +127,7 @@ func (c *client) Copy(ctx context.Context, req *wire.CopyRequest, piece func(*wi
 
 // pieceOf takes the bytes of m.
 func pieceOf(m *pspb.Piece) (*wire.Piece, error) {
-	if !whole[uint64](m.GetIds()) || !whole[float32](m.GetRows()) || len(m.GetIds())/8 > maxIDs || m.GetTable() < 0 || m.GetTable() >= maxTables {
+	if !whole[uint64](m.GetIds()) || !whole[float32](m.GetRows()) || !whole[uint64](m.GetRemoved()) || len(m.GetIds())/8 > maxIDs || len(m.GetRemoved())/8 > maxIDs || m.GetTable() < 0 || m.GetTable() >= maxTables {
 		return nil, broken("copy", "has %d bytes of ids and %d of rows for table %d", len(m.GetIds()), len(m.GetRows()), m.GetTable())
 	}
 	if len(m.GetBlocks()) > maxBlocks || len(m.GetAux()) > maxAux || len(m.GetOverflow()) > maxTables || len(m.GetLedger()) > maxLedger || m.GetLeft() < 0 {
@@ -135,6 +136,7 @@ func pieceOf(m *pspb.Piece) (*wire.Piece, error) {
 	p := &wire.Piece{
 		Copy: m.GetCopy(), Table: int(m.GetTable()), IDs: valuesOf[uint64](m.GetIds()), Rows: valuesOf[float32](m.GetRows()),
 		Aux: m.GetAux(), Overflow: m.GetOverflow(), Left: m.GetLeft(),
+		Removed: valuesOf[uint64](m.GetRemoved()),
 	}
 	for _, b := range m.GetBlocks() {
 		if b.GetTensor() < 0 || b.GetIndex() < 0 || !whole[float32](b.GetWeight()) || !whole[float32](b.GetState()) || !whole[float32](b.GetAverage()) {

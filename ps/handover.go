@@ -26,19 +26,19 @@ type arrival struct {
 // table. Guarded by the job's mu.
 type handout struct {
 	shard *shard
-	dirty []*dirty
+	since []*changes
 }
 
 // giving is a part of a shard's state, frozen.
 type giving struct {
 	copy     uint64
 	images   []*image
-	only     []*dirty // by table: the rows to send; nil: all of them
+	only     []*changes // by table: what to send; nil: all rows
 	blocks   []snapshot.Block
 	aux      map[string][]byte
 	overflow []int64
 	ledger   *wire.Ledger
-	dirty    []*dirty
+	since    []*changes
 }
 
 // Passes over a shard while training goes on: another one as long as more than fewRows rows
@@ -86,7 +86,7 @@ func (s *Server) Copy(ctx context.Context, req *wire.CopyRequest, piece func(*wi
 	left := func() (n int64) {
 		j.mu.Lock()
 		defer j.mu.Unlock()
-		for _, d := range c.giving.dirty {
+		for _, d := range c.giving.since {
 			n += int64(d.len())
 		}
 		return n
@@ -102,17 +102,17 @@ func (j *job) give(e *Effect) (*giving, error) {
 		j.forget(e.Shard)
 		h = &handout{shard: sh}
 		for _, t := range sh.tables {
-			d := &dirty{}
-			t.track(d)
-			h.dirty = append(h.dirty, d)
+			c := &changes{}
+			t.track(c)
+			h.since = append(h.since, c)
 		}
 		j.handouts[e.Shard] = h
 	}
-	g := &giving{copy: e.Copy, dirty: h.dirty, ledger: e.Ledger}
+	g := &giving{copy: e.Copy, since: h.since, ledger: e.Ledger}
 	for i, t := range sh.tables {
 		g.images = append(g.images, t.capture(&j.mu))
 		if !e.Whole {
-			g.only = append(g.only, h.dirty[i].take())
+			g.only = append(g.only, h.since[i].take())
 		}
 		g.overflow = append(g.overflow, t.overflow)
 	}
@@ -150,7 +150,7 @@ func (j *job) forget(shard int) {
 		return
 	}
 	for i, t := range h.shard.tables {
-		t.untrack(h.dirty[i])
+		t.untrack(h.since[i])
 	}
 	delete(j.handouts, shard)
 }
@@ -168,6 +168,14 @@ func (g *giving) send(left func() int64, piece func(*wire.Piece) error) error {
 			m.Copy(p.Rows, rows)
 			rows = rows[:0]
 			return piece(p)
+		}
+		if g.only != nil {
+			// Before the rows, since some may have come back.
+			for gone := range slices.Chunk(g.only[t].gone, pieceValues/2) {
+				if err := piece(&wire.Piece{Copy: g.copy, Table: t, Removed: gone}); err != nil {
+					return err
+				}
+			}
 		}
 		for row := range g.numbers(t) {
 			if rows = append(rows, uint32(row)); len(rows) == most {
@@ -197,15 +205,9 @@ func (g *giving) send(left func() int64, piece func(*wire.Piece) error) error {
 // numbers yields the rows of a table that are to be sent.
 func (g *giving) numbers(table int) iter.Seq[int] {
 	if g.only != nil {
-		return g.only[table].rows()
+		return g.only[table].rows.rows()
 	}
-	return func(yield func(int) bool) {
-		for row := range g.images[table].Len() {
-			if !yield(row) {
-				return
-			}
-		}
-	}
+	return g.images[table].numbers()
 }
 
 // put sets the row of id, which may be new.
@@ -303,8 +305,14 @@ func (s *Server) receive(ctx context.Context, r *arrival, m *model.Model, a *tid
 
 // take adds a piece to the arriving shard.
 func (r *arrival) take(p *wire.Piece) error {
-	if p.Table < 0 || p.Table > len(r.shard.tables) || p.Table == len(r.shard.tables) && len(p.IDs) > 0 {
+	if p.Table < 0 || p.Table > len(r.shard.tables) || p.Table == len(r.shard.tables) && len(p.IDs)+len(p.Removed) > 0 {
 		return fmt.Errorf("ps: handover: rows of table %d of %d: %w", p.Table, len(r.shard.tables), tidemill.ErrCorrupt)
+	}
+	for _, id := range p.Removed {
+		t := r.shard.tables[p.Table]
+		if row := t.find(id); row >= 0 { // it may have come and gone between two answers
+			t.remove(row)
+		}
 	}
 	if len(p.IDs) > 0 {
 		t := r.shard.tables[p.Table]

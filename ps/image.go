@@ -15,8 +15,9 @@ type image struct {
 	// cells are the table's as they were: their number, and ids, which never change. Values are
 	// to be read from the table.
 	cells
-	t  *table
-	mu sync.Locker // guards the table, and touched, at and kept
+	dead dirty // cells without a row then
+	t    *table
+	mu   sync.Locker // guards the table, and touched, at and kept
 
 	touched dirty            // rows that changed since
 	at      map[uint32]int32 // row → which of the kept rows it is
@@ -32,7 +33,7 @@ const keptRows = 128
 // capture freezes the present rows. mu is the lock that guards the table; it is held. The
 // image must be released once it is done with.
 func (t *table) capture(mu sync.Locker) *image {
-	m := &image{cells: t.cells, t: t, mu: mu}
+	m := &image{cells: t.cells, dead: t.dead.clone(), t: t, mu: mu}
 	t.images = append(t.images, m)
 	return m
 }
@@ -41,6 +42,9 @@ func (t *table) capture(mu sync.Locker) *image {
 func (m *image) release() {
 	m.t.images = slices.DeleteFunc(m.t.images, func(o *image) bool { return o == m })
 	m.kept, m.keeps, m.at, m.touched = nil, 0, nil, dirty{}
+	if len(m.t.images) == 0 {
+		m.t.free, m.t.held = append(m.t.free, m.t.held...), nil
+	}
 }
 
 // keep saves the values of a row that is about to change. The lock is held.
@@ -67,7 +71,18 @@ func (m *image) was(row uint32) []float32 {
 }
 
 // Len returns the number of rows.
-func (m *image) Len() int { return m.n }
+func (m *image) Len() int { return m.n - m.dead.len() }
+
+// numbers yields the numbers of all rows, ascending.
+func (m *image) numbers() iter.Seq[int] {
+	return func(yield func(int) bool) {
+		for row := range m.n {
+			if !m.dead.has(row) && !yield(row) {
+				return
+			}
+		}
+	}
+}
 
 // lockedRows is how many rows are copied under the lock at a time: training waits for that
 // long, some tens of microseconds.
@@ -104,6 +119,7 @@ type since struct {
 	// again is what those that tried holds were when it was captured: they count when it is
 	// committed, and not when it fails.
 	again snapshot.Digest
+	gone  []uint64 // ids whose rows went since the last capture, and that the base may have
 
 	base  *base // of the last committed snapshot; nil: nothing is known, everything must be written
 	tried *tried
@@ -120,7 +136,8 @@ type tried struct {
 	rows  *dirty // that differ from the base
 	was   snapshot.Digest
 	sum   snapshot.Digest // of all rows, once they were read
-	wrote *base           // nil: it was not written
+	gone  []uint64
+	wrote *base // nil: it was not written
 }
 
 func (s *since) inserted(row int) {
@@ -137,6 +154,15 @@ func (s *since) changed(t *table, row int, r []float32) {
 		s.again.Add(d)
 	} else {
 		s.was.Add(d)
+	}
+}
+
+// removed notes that the row of id is about to go.
+func (s *since) removed(t *table, row int, id uint64) {
+	s.changed(t, row, t.row(row))
+	s.rows.remove(row)
+	if s.base != nil || s.tried != nil {
+		s.gone = append(s.gone, id)
 	}
 }
 
@@ -161,14 +187,15 @@ func (s *since) settle(committed bool) {
 	case s.base != nil:
 		s.rows.merge(t.rows)
 		s.was.Add(t.was)
+		s.gone = append(t.gone, s.gone...)
 	}
 	s.again = snapshot.Digest{}
 }
 
 // take begins the next capture, of a settled table.
 func (s *since) take() *tried {
-	s.tried = &tried{rows: s.rows.take(), was: s.was}
-	s.was = snapshot.Digest{}
+	s.tried = &tried{rows: s.rows.take(), was: s.was, gone: s.gone}
+	s.was, s.gone = snapshot.Digest{}, nil
 	return s.tried
 }
 
@@ -181,11 +208,13 @@ type tableImage struct {
 // freeze captures a table for a snapshot. mu is the lock that guards the table; it is held.
 // What became of the capture before is settled.
 func (t *table) freeze(mu sync.Locker) (snapshot.TableImage, tableImage) {
+	t.since.rows.minus(&t.dead) // what a failed capture had of rows that are gone
 	rows := tableImage{t.capture(mu), t.since.take()}
 	out := snapshot.TableImage{Rows: rows}
 	if b := t.since.base; b != nil {
 		out.Base, out.Clean = b.blobs, b.digest
 		out.Clean.Sub(rows.tried.was)
+		out.Removed = rows.tried.gone
 	}
 	return out, rows
 }
@@ -202,7 +231,7 @@ func (m tableImage) List(changed bool) iter.Seq2[uint32, uint64] {
 			}
 			return
 		}
-		for row := range m.n {
+		for row := range m.numbers() {
 			if !yield(uint32(row), m.id(row)) {
 				return
 			}

@@ -41,6 +41,7 @@ func newHistory(t rapid.TB, rng *rand.Rand) *history {
 	r := optim.Adagrad{LR: 0.1, Initial: 0.1, Epsilon: 1e-10}
 	// Wide rows, so that a few hundred are more than the size below which everything is written.
 	l := layout(r, 64, rng.IntN(2) == 0, 0)
+	l.Uses = rng.IntN(2) == 0
 	h := &history{t: t, rng: rng, bucket: memblob.OpenBucket(nil), layout: snapshot.Layout{Tables: []snapshot.TableLayout{l}}, rule: r,
 		now: map[uint64][]float32{}, held: map[uint64][]float32{}}
 	h.tab = newTable(l, r, 0.99, 7, 0, 1)
@@ -68,6 +69,22 @@ func (h *history) apply(n int) {
 	}
 }
 
+// remove takes a few rows away, where rows can go.
+func (h *history) remove(n int) {
+	if !h.layout.Tables[0].Uses {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for range n {
+		id := h.rng.Uint64N(600)
+		if row := h.tab.find(id); row >= 0 {
+			h.tab.remove(row)
+			delete(h.now, id)
+		}
+	}
+}
+
 // snapshot captures, trains on while it is written, and ends as fate says: "committed",
 // "written" and never committed, or "lost" before it was written.
 func (h *history) snapshot(fate string) {
@@ -77,7 +94,9 @@ func (h *history) snapshot(fate string) {
 	img, rows := h.tab.freeze(&h.mu)
 	want := maps.Clone(h.now)
 	h.mu.Unlock()
+	h.remove(h.rng.IntN(9))
 	h.apply(h.rng.IntN(80))
+	h.remove(h.rng.IntN(9))
 	if fate != "lost" {
 		h.tries++
 		prefix := fmt.Sprintf("p/%09d/a%d-", h.number, h.tries)
@@ -172,7 +191,9 @@ func TestSnapshotsOfWhatChanged(t *testing.T) {
 			default:
 				h.snapshot("committed")
 			}
+			h.remove(h.rng.IntN(30))
 			h.apply(h.rng.IntN(60))
+			h.remove(h.rng.IntN(9))
 		}
 	})
 }

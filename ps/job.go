@@ -373,6 +373,11 @@ func (j *job) apply(req *wire.PushRequest, before int64) {
 		j.pushed += int64(len(ids))
 		j.updateRows(t, ids, req.Grads[t], scale, before, k)
 	}
+	for _, s := range j.owned {
+		for _, t := range s.tables {
+			t.expire(before, k)
+		}
+	}
 	scale := optim.Scale(j.model.Dense.Schedule, before)
 	decay := j.model.Decay()
 	for _, b := range req.Blocks {

@@ -335,7 +335,7 @@ func (s *Server) Status(_ context.Context, name string) (wire.Status, error) {
 	for _, sh := range j.owned {
 		l := wire.ShardLoad{Shard: sh.number, Pulled: sh.pulled, Pushed: sh.pushed}
 		for _, t := range sh.tables {
-			l.Rows += int64(t.n)
+			l.Rows += int64(t.rows())
 			st.Overflow += t.overflow
 			if t.admission != nil {
 				st.Declined += t.admission.declined

@@ -13,6 +13,7 @@ import (
 // belongs to whoever holds the lock of its job.
 type table struct {
 	cells
+	holes
 	index  index
 	layout snapshot.TableLayout
 	decay  float64 // of averages
@@ -28,7 +29,7 @@ type table struct {
 	overflow int64
 	fallback uint64 // id of the fallback row
 	fresh    []float32
-	watchers []*dirty
+	watchers []*changes
 	images   []*image // captured and not yet released
 	since    since    // what changed since the last snapshot
 }
@@ -51,12 +52,15 @@ func newTable(layout snapshot.TableLayout, rule optim.Rule, decay float64, seed 
 	return t
 }
 
-// track marks the rows that change from now on in d, until untrack.
-func (t *table) track(d *dirty) { t.watchers = append(t.watchers, d) }
+// track notes what becomes of rows from now on in c, until untrack.
+func (t *table) track(c *changes) { t.watchers = append(t.watchers, c) }
 
-func (t *table) untrack(d *dirty) {
-	t.watchers = slices.DeleteFunc(t.watchers, func(w *dirty) bool { return w == d })
+func (t *table) untrack(c *changes) {
+	t.watchers = slices.DeleteFunc(t.watchers, func(w *changes) bool { return w == c })
 }
+
+// rows returns how many rows there are.
+func (t *table) rows() int { return t.n - t.dead.len() }
 
 // find returns the row number of id, or -1.
 func (t *table) find(id uint64) int { return t.index.find(&t.cells, id, tidemill.Mix(id)) }
@@ -75,7 +79,7 @@ func (t *table) read(dst []float32, id uint64, row int) {
 	copy(dst, t.row(row))
 }
 
-func (t *table) full() bool { return t.most > 0 && t.n >= t.most }
+func (t *table) full() bool { return t.most > 0 && t.rows() >= t.most }
 
 // update updates the row of id, whose number is row, by gradient grad [dim] of a batch of k
 // examples after before examples of the job. A row of -1 is inserted, if the id is admitted: it
@@ -93,6 +97,9 @@ func (t *table) update(id uint64, row int, grad []float32, scale float32, before
 		row = t.insert(id, before)
 	}
 	r := t.writable(row)
+	if t.layout.Uses {
+		t.used(r)
+	}
 	w, state := t.layout.Weight(r), t.layout.StateOf(r)
 	if !t.layout.Average {
 		t.rule.Apply(w, state, grad, scale)
@@ -126,14 +133,37 @@ func (t *table) insert(id uint64, examples int64) int {
 	return t.add(id, r)
 }
 
+// remove takes a row away. Whoever watches the table learns of it, and images keep it.
+func (t *table) remove(row int) {
+	id := t.id(row)
+	t.since.removed(t, row, id)
+	for _, c := range t.watchers {
+		c.removed(row, id)
+	}
+	t.index.remove(tidemill.Mix(id), row)
+	t.dead.add(row)
+	if len(t.images) > 0 {
+		t.held = append(t.held, row)
+	} else {
+		t.free = append(t.free, row)
+	}
+}
+
 // add appends a row as it is; id must be new.
 func (t *table) add(id uint64, values []float32) int {
-	row := t.extend(id)
+	var row int
+	if last := len(t.free) - 1; last >= 0 {
+		row, t.free = t.free[last], t.free[:last]
+		t.dead.remove(row)
+		t.mark(row, id)
+	} else {
+		row = t.extend(id)
+	}
 	copy(t.row(row), values)
 	t.index.insert(&t.cells, tidemill.Mix(id), row)
 	t.since.inserted(row)
-	for _, d := range t.watchers {
-		d.add(row)
+	for _, c := range t.watchers {
+		c.rows.add(row)
 	}
 	return row
 }
@@ -143,8 +173,8 @@ func (t *table) add(id uint64, values []float32) int {
 func (t *table) writable(row int) []float32 {
 	r := t.row(row)
 	t.since.changed(t, row, r)
-	for _, d := range t.watchers {
-		d.add(row)
+	for _, c := range t.watchers {
+		c.rows.add(row)
 	}
 	for _, m := range t.images {
 		m.keep(row, r)

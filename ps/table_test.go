@@ -82,7 +82,7 @@ func (t *table) apply(id uint64, grad []float32, scale float32, before, k int64)
 func (m *image) all() iter.Seq2[uint64, []float32] {
 	return func(yield func(uint64, []float32) bool) {
 		values := make([]float32, m.width)
-		for row := range m.n {
+		for row := range m.numbers() {
 			if m.Copy(values, []uint32{uint32(row)}); !yield(m.id(row), values) {
 				return
 			}

@@ -343,6 +343,9 @@ func (p *Plan) layoutTables() {
 		if t.Admit.After > 0 {
 			notes = append(notes, "ids without a row are counted anew")
 		}
+		if t.Uses && !old.Uses {
+			notes = append(notes, "rows begin to count their uses")
+		}
 		if t.MaxRows != old.MaxRows && t.MaxRows > 0 {
 			notes = append(notes, fmt.Sprintf("no row is admitted while it holds more than %d", t.MaxRows))
 		}

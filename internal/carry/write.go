@@ -144,6 +144,13 @@ func (c *converter) convert(table int, row []float32) []float32 {
 	} else {
 		c.p.to.Sparse[to].Init(now.StateOf(out), w)
 	}
+	switch {
+	case !now.Uses:
+	case old.Uses:
+		now.PutUses(out, old.UsesOf(row))
+	default:
+		now.PutUses(out, 0)
+	}
 	if !now.Average {
 		return out
 	}

@@ -87,7 +87,7 @@ func CompileFor(spec *tidemill.Spec, schema *arrow.Schema, o engine.Options) (*M
 			chosen++
 		}
 		m.Sparse = append(m.Sparse, rule)
-		m.Layout.Tables = append(m.Layout.Tables, snapshot.TableLayout{TableSpec: t, State: rule.StateLen(t.Dim), Average: average})
+		m.Layout.Tables = append(m.Layout.Tables, snapshot.TableLayout{TableSpec: t, State: rule.StateLen(t.Dim), Average: average, Uses: t.Expire.Every > 0})
 	}
 	if named < len(spec.Optimizer.Tables) {
 		return nil, tidemill.Invalid("optimizer.tables names a table that the model does not have", "it has those that inspect shows")

@@ -14,9 +14,9 @@ import (
 	"github.com/tidemill/tidemill"
 )
 
-// Format is the number of the manifest's format that this package writes. It also reads
-// format 1, in which every blob belonged to the snapshot that named it.
-const Format = 2
+// Format is the highest number of a manifest's format that this package writes: 3 where rows have
+// uses, else 2. It also reads format 1, in which every blob belonged to the snapshot that named it.
+const Format = 3
 
 // fileFormat is in the metadata of every Arrow file.
 const fileFormat = 1
@@ -42,6 +42,10 @@ func int64s(v []int64) arrow.Array {
 
 func uint64s(v []uint64) arrow.Array {
 	return fixed(arrow.PrimitiveTypes.Uint64.(*arrow.Uint64Type), len(v), arrow.Uint64Traits.CastToBytes(v))
+}
+
+func uint32s(v []uint32) arrow.Array {
+	return fixed(arrow.PrimitiveTypes.Uint32.(*arrow.Uint32Type), len(v), arrow.Uint32Traits.CastToBytes(v))
 }
 
 func floats(v []float32) arrow.Array {
@@ -113,6 +117,9 @@ func tableSchema(t TableLayout) *arrow.Schema {
 	}
 	if t.Average {
 		fields = append(fields, field("average", vectorType(t.Dim)), field("average_at", arrow.PrimitiveTypes.Uint64))
+	}
+	if t.Uses {
+		fields = append(fields, field("uses", arrow.PrimitiveTypes.Uint32))
 	}
 	return schema(KindTable, t.Name, fields...)
 }

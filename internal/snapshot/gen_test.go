@@ -67,7 +67,7 @@ func randomState(seed uint64, maxRows int) state {
 	s := state{v: 1 + rng.IntN(6), blocks: map[int]map[[2]int]Block{}, aux: map[int]map[string][]byte{}}
 	average := rng.IntN(2) == 0
 	for i := range rng.IntN(4) {
-		t := TableLayout{TableSpec: tidemill.TableSpec{Name: fmt.Sprintf("table %d/ü", i), Dim: 1 + rng.IntN(5)}, State: rng.IntN(4), Average: average}
+		t := TableLayout{TableSpec: tidemill.TableSpec{Name: fmt.Sprintf("table %d/ü", i), Dim: 1 + rng.IntN(5)}, State: rng.IntN(4), Average: average, Uses: rng.IntN(3) == 0}
 		s.layout.Tables = append(s.layout.Tables, t)
 		shards := map[int]map[uint64][]float32{}
 		for range rng.IntN(maxRows + 1) {
@@ -332,7 +332,7 @@ func (s state) write(t testing.TB, b *blob.Bucket, number int64, n int, order *r
 // manifest returns one that commits parts of s.
 func (s state) manifest(number int64, parts []Part) *Manifest {
 	m := &Manifest{
-		Format: Format, Job: "job", Model: "model", Lineage: "lineage-1", Number: number, Generation: 2,
+		Format: s.layout.format(), Job: "job", Model: "model", Lineage: "lineage-1", Number: number, Generation: 2,
 		StreamTopic: "topic", StreamIdentity: "identity", Cut: tidemill.Cut{10, 20}, Round: 5, Examples: 1 << 62,
 		Schedule: Schedule{}.Append(1, []Step{{0, 0, 5, 5}}).Append(2, []Step{{0, 5, 10, 5}}),
 		BadRows:  []BadRow{{Partition: 1, Offset: 3, Reason: "not finite"}},

@@ -293,6 +293,11 @@ func (p *tablePage) decode(rec arrow.RecordBatch, t TableLayout) error {
 	if t.Average {
 		average = vectorValues(rec.Column(column), t.Dim)
 		at = rec.Column(column + 1).(*array.Uint64).Uint64Values()
+		column += 2
+	}
+	var uses []uint32
+	if t.Uses {
+		uses = rec.Column(column).(*array.Uint32).Uint32Values()
 	}
 	width := t.Width()
 	if p.rows == nil {
@@ -306,6 +311,9 @@ func (p *tablePage) decode(rec arrow.RecordBatch, t TableLayout) error {
 		if t.Average {
 			copy(t.AverageOf(row), average[i*t.Dim:(i+1)*t.Dim])
 			t.PutAt(row, at[i])
+		}
+		if t.Uses {
+			t.PutUses(row, uses[i])
 		}
 	}
 	return nil

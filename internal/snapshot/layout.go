@@ -11,14 +11,17 @@ import (
 
 // TableLayout says what a row of a sparse table is made of. A row is Width floats:
 //
-//	weight [Dim] | optimizer state [State] | average [Dim] | at [2]
+//	weight [Dim] | optimizer state [State] | average [Dim] | at [2] | uses [1]
 //
-// The last two groups exist only when Average is set. at is the number of the job's examples
+// average and at exist only when Average is set, uses only when Uses is. at is the number of the job's examples
 // at which the average was last caught up, a uint64 kept as the bits of two floats (PutAt, At).
 type TableLayout struct {
 	tidemill.TableSpec
 	State   int  `json:"state"`
 	Average bool `json:"average"`
+	// Uses is set in tables whose rows expire: a row then has a word of the parameter server's, as
+	// the bits of a float (PutUses, UsesOf).
+	Uses bool `json:"uses,omitempty"`
 }
 
 // Width returns the number of floats of a row.
@@ -26,6 +29,9 @@ func (t TableLayout) Width() int {
 	w := t.Dim + t.State
 	if t.Average {
 		w += t.Dim + 2
+	}
+	if t.Uses {
+		w++
 	}
 	return w
 }
@@ -64,6 +70,14 @@ func (t TableLayout) PutAt(row []float32, at uint64) {
 	dst[0], dst[1] = math.Float32frombits(uint32(at)), math.Float32frombits(uint32(at>>32))
 }
 
+// UsesOf returns the word that a row of a table with Uses ends with.
+func (t TableLayout) UsesOf(row []float32) uint32 { return math.Float32bits(row[t.Width()-1]) }
+
+// PutUses sets it.
+func (t TableLayout) PutUses(row []float32, uses uint32) {
+	row[t.Width()-1] = math.Float32frombits(uses)
+}
+
 // TensorLayout says how a dense tensor is kept: in blocks of tidemill.BlockSize values, each
 // with whatever optimizer state its optimizer wants, and with averages when Average is set.
 type TensorLayout struct {
@@ -81,6 +95,17 @@ func (t TensorLayout) BlockLen(b int) int {
 type Layout struct {
 	Tables  []TableLayout  `json:"tables"`
 	Tensors []TensorLayout `json:"tensors"`
+}
+
+// format returns the number of the format of manifests with this layout: a program that does not
+// know of uses would take rows for others.
+func (l Layout) format() int {
+	for _, t := range l.Tables {
+		if t.Uses {
+			return Format
+		}
+	}
+	return 2
 }
 
 // maxValues bounds dimensions read from a manifest, so that sums of them cannot overflow.
@@ -191,7 +216,8 @@ type TableImage struct {
 	// empty: all rows are written. Clean is the digest of those rows.
 	Base  []Blob
 	Clean Digest
-	// Removed are the ids of rows that Base holds and that are gone.
+	// Removed are the ids of rows that Base may hold and that are gone, in any order; those of them
+	// that came back are in Rows, and differ from the base.
 	Removed []uint64
 }
 

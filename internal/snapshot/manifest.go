@@ -226,7 +226,7 @@ func SumParts(parts []Part) Digest {
 // equal bytes. It refuses what Validate refuses, and does not change m.
 func (m *Manifest) Encode() ([]byte, error) {
 	out := *m
-	out.Format = Format
+	out.Format = m.Layout.format()
 	out.Created = m.Created.Round(0).UTC()
 	if err := out.Validate(); err != nil {
 		return nil, err

@@ -152,7 +152,8 @@ func (p *piece) write(ctx context.Context, b *blob.Bucket, t TableLayout, sums [
 // removed writes the ids of rows that are gone.
 func (p *piece) removed(out *arrowBlob) error {
 	for _, s := range p.shards {
-		ids := slices.Sorted(slices.Values(s.image.Tables[p.table].Removed))
+		// A row can come and go more than once between two snapshots.
+		ids := slices.Compact(slices.Sorted(slices.Values(s.image.Tables[p.table].Removed)))
 		for chunk := range slices.Chunk(ids, 1<<16) {
 			shard := make([]uint16, len(chunk))
 			for i := range shard {
@@ -305,13 +306,14 @@ type tableColumns struct {
 	weight  []float32
 	state   []float32
 	average []float32
+	uses    []uint32
 }
 
 // reset empties the columns and makes room for n rows.
 func (c *tableColumns) reset(n int) {
 	c.shard, c.id = slices.Grow(c.shard[:0], n), slices.Grow(c.id[:0], n)
 	c.weight, c.state = slices.Grow(c.weight[:0], n*c.t.Dim), slices.Grow(c.state[:0], n*c.t.State)
-	c.average, c.at = c.average[:0], c.at[:0]
+	c.average, c.at, c.uses = c.average[:0], c.at[:0], c.uses[:0]
 	if c.t.Average {
 		c.average, c.at = slices.Grow(c.average, n*c.t.Dim), slices.Grow(c.at, n)
 	}
@@ -325,6 +327,9 @@ func (c *tableColumns) add(shard int, id uint64, row []float32) {
 		c.average = append(c.average, c.t.AverageOf(row)...)
 		c.at = append(c.at, c.t.At(row))
 	}
+	if c.t.Uses {
+		c.uses = append(c.uses, c.t.UsesOf(row))
+	}
 }
 
 func (c *tableColumns) arrays() []arrow.Array {
@@ -334,6 +339,9 @@ func (c *tableColumns) arrays() []arrow.Array {
 	}
 	if c.t.Average {
 		out = append(out, vectors(c.t.Dim, c.average), uint64s(c.at))
+	}
+	if c.t.Uses {
+		out = append(out, uint32s(c.uses))
 	}
 	return out
 }

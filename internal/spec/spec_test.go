@@ -175,6 +175,9 @@ func TestForms(t *testing.T) {
 		{"graph", "kind: logistic", "kind: graph, file: m.graph", func(s *tidemill.Spec) bool {
 			return s.Engine == "tensorflow" && s.Architecture.File == "m.graph" && s.Architecture.Dim == 0 && s.Architecture.Loss == "logistic"
 		}},
+		{"expire", "serve:  {", "tables: {weights: {expire: {every: 1e6}}}\nserve:  {", func(s *tidemill.Spec) bool {
+			return s.Tables["weights"].Expire == tidemill.Expiry{Every: 1_000_000}
+		}},
 		{"until end", "staleness: 0", "until_end: yes", func(s *tidemill.Spec) bool { return s.Train.UntilEnd }},
 		{"empty standardize", "standardize: {}", "standardize:", func(s *tidemill.Spec) bool { return s.Features[2].Standardize != nil }},
 		{"optimizer alone", "{ftrl: {alpha: 0.1}}", "sgd", func(s *tidemill.Spec) bool { return s.Optimizer.Sparse.Kind == "sgd" }},
@@ -269,6 +272,8 @@ var refusals = []struct {
 	{"admit after", "serve:  {", "tables: {weights: {admit: {after: 1}}}\nserve:  {", []string{`tables.weights.admit.after must be 2 to 255, not 1`}},
 	{"admit twice", "serve:  {", "tables: {weights: {admit: {after: 2, probability: 0.1}}}\nserve:  {", []string{`tables.weights.admit has both after and probability`}},
 	{"admit share", "serve:  {", "tables: {weights: {admit: {probability: 1}}}\nserve:  {", []string{`tables.weights.admit.probability must be above 0 and below 1, not 1`}},
+	{"expire", "serve:  {", "tables: {weights: {expire: {uses: 2}}}\nserve:  {", []string{`tables.weights.expire.every must be at least 1000, not 0`}},
+	{"expire uses", "serve:  {", "tables: {weights: {expire: {every: 1e6, uses: -1}}}\nserve:  {", []string{`tables.weights.expire.uses must be 0 to`}},
 	{"admit counters", "serve:  {", "tables: {weights: {admit: {probability: 0.1, counters: 5000}}}\nserve:  {", []string{`tables.weights.admit.counters has no meaning without after`}},
 	{"model", "model: elec2", "model: a/b", []string{`2:8: invalid model name "a/b"`}},
 	{"model dots", "model: elec2", "model: ..", []string{`invalid model name ".."`}},

@@ -4,6 +4,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/tidemill/tidemill"
 )
 
 // tables checks what a job says of its tables' rows.
@@ -12,6 +14,10 @@ func (c *checker) tables() {
 		t, path := c.s.Tables[name], "tables."+name
 		if has := tablesOf(c.s.Architecture.Kind); has != nil && !slices.Contains(has, name) {
 			c.add(path, "it has "+strings.Join(has, " and "), "kind %s has no table %s", c.s.Architecture.Kind, name)
+		}
+		if e := t.Expire; e != (tidemill.Expiry{}) {
+			c.atLeast(path+".expire.every", e.Every, 1000)
+			c.between(path+".expire.uses", e.Uses, 0, 1<<20)
 		}
 		a, path := t.Admit, path+".admit"
 		switch {

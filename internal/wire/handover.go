@@ -41,6 +41,8 @@ type Piece struct {
 	Table int       // position in the layout
 	IDs   []uint64  // rows of the table; later pieces replace earlier ones
 	Rows  []float32 // interleaved as in a snapshot, [len(IDs) × width]
+	// Removed are ids of the table whose rows went; later pieces may bring them back.
+	Removed []uint64
 	// Blocks, Aux (what the home shard learns beside parameters, and admissions) and Overflow (by table) come
 	// with the rest.
 	Blocks   []snapshot.Block

@@ -1124,7 +1124,8 @@ type Piece struct {
 	Aux           map[string][]byte      `protobuf:"bytes,6,rep,name=aux,proto3" json:"aux,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Overflow      []int64                `protobuf:"varint,7,rep,packed,name=overflow,proto3" json:"overflow,omitempty"` // by table
 	Left          int64                  `protobuf:"varint,8,opt,name=left,proto3" json:"left,omitempty"`
-	Ledger        []byte                 `protobuf:"bytes,9,opt,name=ledger,proto3" json:"ledger,omitempty"` // JSON of wire.Ledger; in the last piece of the rest
+	Ledger        []byte                 `protobuf:"bytes,9,opt,name=ledger,proto3" json:"ledger,omitempty"`    // JSON of wire.Ledger; in the last piece of the rest
+	Removed       []byte                 `protobuf:"bytes,10,opt,name=removed,proto3" json:"removed,omitempty"` // uint64 little-endian: ids of the table whose rows went
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1218,6 +1219,13 @@ func (x *Piece) GetLeft() int64 {
 func (x *Piece) GetLedger() []byte {
 	if x != nil {
 		return x.Ledger
+	}
+	return nil
+}
+
+func (x *Piece) GetRemoved() []byte {
+	if x != nil {
+		return x.Removed
 	}
 	return nil
 }
@@ -1408,7 +1416,7 @@ const file_ps_proto_rawDesc = "" +
 	"\x04copy\x18\x05 \x01(\x04R\x04copy\x12\x12\n" +
 	"\x04rest\x18\x06 \x01(\bR\x04rest\x12\x14\n" +
 	"\x05round\x18\a \x01(\x03R\x05round\x12\x10\n" +
-	"\x03cut\x18\b \x03(\x03R\x03cut\"\xbd\x02\n" +
+	"\x03cut\x18\b \x03(\x03R\x03cut\"\xd7\x02\n" +
 	"\x05Piece\x12\x12\n" +
 	"\x04copy\x18\x01 \x01(\x04R\x04copy\x12\x14\n" +
 	"\x05table\x18\x02 \x01(\x05R\x05table\x12\x10\n" +
@@ -1418,7 +1426,9 @@ const file_ps_proto_rawDesc = "" +
 	"\x03aux\x18\x06 \x03(\v2\x1e.tidemill.ps.v1.Piece.AuxEntryR\x03aux\x12\x1a\n" +
 	"\boverflow\x18\a \x03(\x03R\boverflow\x12\x12\n" +
 	"\x04left\x18\b \x01(\x03R\x04left\x12\x16\n" +
-	"\x06ledger\x18\t \x01(\fR\x06ledger\x1a6\n" +
+	"\x06ledger\x18\t \x01(\fR\x06ledger\x12\x18\n" +
+	"\aremoved\x18\n" +
+	" \x01(\fR\aremoved\x1a6\n" +
 	"\bAuxEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"\x92\x01\n" +
