@@ -33,11 +33,9 @@ type capturedTable struct {
 
 // capture freezes the state. It copies what is small (blocks are shared until they change) and
 // nothing of the rows, so it takes as long for a large table as for a small one. mu is held.
-func (j *job) capture(req *wire.SnapshotRequest) (*capture, error) {
-	j.settle(req.Base)
-	j.attempts++
-	j.tried = req.Number
-	c := &capture{layout: j.model.Layout, examples: j.core.Examples(), attempt: j.attempts}
+func (j *job) capture(base Base, attempt int64) (*capture, error) {
+	j.settle(base)
+	c := &capture{layout: j.model.Layout, examples: j.core.Examples(), attempt: attempt}
 	for _, s := range j.owned {
 		img := snapshot.ShardImage{Shard: s.number, Aux: map[string][]byte{}}
 		n := counts{Overflow: make([]int64, len(s.tables))}
@@ -74,22 +72,16 @@ func (j *job) capture(req *wire.SnapshotRequest) (*capture, error) {
 	return c, nil
 }
 
-// settle makes committed snapshot number what the next one is based on. mu is held.
-//
-// Whoever asks for a snapshot says which one is the last that was committed. That is the one
-// tried last, or the one before it, when that failed; of any other nothing is known, and then
-// everything is written.
-func (j *job) settle(number int64) {
-	committed, known := number != 0 && number == j.tried, number != 0 && number == j.baseline
+// settle tells every table what its next capture is written on top of. mu is held.
+func (j *job) settle(base Base) {
 	for _, s := range j.owned {
 		for _, t := range s.tables {
-			if !committed && !known {
+			if base == NoBase {
 				t.since.forget()
 			}
-			t.since.settle(committed)
+			t.since.settle(base == LastBase)
 		}
 	}
-	j.baseline, j.tried = number, 0
 }
 
 // release lets go of what a capture froze. It may be called again.

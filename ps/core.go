@@ -32,6 +32,7 @@ type Core struct {
 	gathered   []entry  // its entries, by ascending partition
 	waiting    []waiter // pulls of the next round
 	marking    *Event   // a snapshot that waits for its round or cut
+	basis      basis    // of the next one
 	out        []Effect
 }
 
@@ -63,7 +64,7 @@ const (
 	// Shards are this ps's, and Cut, where the generation begins; a partition that has joined
 	// since begins there too.
 	Assign EventKind = iota + 1
-	// Restored: the runner stands at Cut, Round and Examples of Generation.
+	// Restored: the runner stands at Cut, Round and Examples of Generation: snapshot Number's, or 0.
 	Restored
 	// Pull asks for parameters: at staleness 0 those after round Round−1.
 	Pull
@@ -72,7 +73,8 @@ const (
 	Push
 	// Fence makes Epoch the only one that may push a partition from now on.
 	Fence
-	// Snapshot asks for the state after Round (staleness 0) or at Cut.
+	// Snapshot asks for the state after Round (staleness 0) or at Cut, for snapshot Number; Base was
+	// committed last, 0: none.
 	Snapshot
 	// Adopt asks this ps to copy Shard from its owner; Settle to fetch the rest at a quiet
 	// point, after Round and at Cut.
@@ -102,6 +104,8 @@ type Event struct {
 	Examples   int64
 	Cut        tidemill.Cut
 	Epochs     []uint64 // Assign: by partition
+	Number     int64
+	Base       int64
 	Seq        uint64
 	Routes     uint64 // the map of shards that a request was made under
 	Shards     []bool // Assign: by shard
@@ -131,7 +135,8 @@ const (
 	Accept
 	// Fenced answers the fence ID with Held.
 	Fenced
-	// Capture answers the snapshot ID: mark the state copy-on-write now.
+	// Capture answers the snapshot ID: mark the state copy-on-write now, to be written on top of
+	// Base. Attempt numbers captures.
 	Capture
 	// Fetch copies Shard from its owner, then reports Fetched for ID; FetchRest fetches what has
 	// changed since answer number Copy, then reports Settled.
@@ -161,6 +166,8 @@ type Effect struct {
 	Payload    any
 	Held       wire.Held
 	Err        error
+	Base       Base
+	Attempt    int64
 	Shard      int
 	Copy       uint64
 	Whole      bool
@@ -287,6 +294,7 @@ func (c *Core) restored(ev *Event) {
 	}
 	c.ready = true
 	c.round, c.examples = ev.Round, ev.Examples
+	c.basis.stands(ev.Number)
 	for p, next := range ev.Cut {
 		c.grow(p)
 		c.ledger[p] = mark{floor: next, next: next}
@@ -525,5 +533,6 @@ func (c *Core) finishSnapshot() {
 		}
 	}
 	c.marking = nil
-	c.emit(Effect{Kind: Capture, ID: ev.ID})
+	base, attempt := c.basis.settle(ev.Number, ev.Base)
+	c.emit(Effect{Kind: Capture, ID: ev.ID, Base: base, Attempt: attempt})
 }

@@ -241,6 +241,7 @@ func (c *Core) equals(l *wire.Ledger) bool {
 // takeOver makes the ledger that came with the first shard this ps's own.
 func (c *Core) takeOver(l *wire.Ledger) {
 	c.round, c.examples, c.ready = l.Round, l.Examples, true
+	c.basis.stands(0) // no snapshot holds what is here
 	c.ledger = c.ledger[:0]
 	for p, m := range l.Marks {
 		c.ledger = append(c.ledger, mark{floor: m.Floor, next: m.Next, last: slices.Clone(m.Applied)})

@@ -360,7 +360,6 @@ func (j *job) install(number int) {
 	delete(j.arrivals, number)
 	if len(j.owned) == 0 {
 		j.model, j.shards, j.fault = r.model, make([]*shard, len(j.assigned.Shards)), nil
-		j.baseline, j.tried = 0, 0 // no snapshot holds what is here: the next one is whole
 	}
 	j.set(number, r.shard)
 }

@@ -33,23 +33,19 @@ type job struct {
 	log    *slog.Logger
 	record func(job string, ev *Event, effects []Effect) // nil: not recorded
 
-	mu       sync.Mutex
-	core     *Core
-	assigned tidemill.Assignment
-	model    *model.Model
-	shards   []*shard // by number; nil where another ps is the owner
-	owned    []*shard
-	calls    map[uint64]*call
-	nextID   uint64
-	restore  func(generation uint64) // starts bringing the state to the generation's cut
-	// baseline is the committed snapshot that the tables' bases are of, tried the number of the
-	// capture after it; 0: none.
-	baseline, tried int64
-	attempts        int64            // captures so far: their blobs' names differ
-	pulled, pushed  int64            // rows, over all shards that were ever here
-	fetch           func(e Effect)   // starts a Fetch or FetchRest
-	arrivals        map[int]*arrival // by shard
-	handouts        map[int]*handout // by shard
+	mu             sync.Mutex
+	core           *Core
+	assigned       tidemill.Assignment
+	model          *model.Model
+	shards         []*shard // by number; nil where another ps is the owner
+	owned          []*shard
+	calls          map[uint64]*call
+	nextID         uint64
+	restore        func(generation uint64) // starts bringing the state to the generation's cut
+	pulled, pushed int64                   // rows, over all shards that were ever here
+	fetch          func(e Effect)          // starts a Fetch or FetchRest
+	arrivals       map[int]*arrival        // by shard
+	handouts       map[int]*handout        // by shard
 	// fault, once set, answers everything: the state of this generation cannot be used.
 	fault error
 }
@@ -185,7 +181,7 @@ func (j *job) step(ev *Event) {
 				if h := j.homeShard(); h != nil {
 					h.notes.settle(c.snap.Settled)
 				}
-				c.image, err = j.capture(c.snap)
+				c.image, err = j.capture(e.Base, e.Attempt)
 			case Give, GiveRest:
 				c.giving, err = j.give(&e)
 			}

@@ -169,14 +169,13 @@ func (s *Server) restore(ctx context.Context, j *job, a tidemill.Assignment) {
 		return
 	}
 	j.fault = nil
-	j.baseline, j.tried = a.Snapshot, 0
 	j.model, j.shards, j.owned = m, shards, j.owned[:0]
 	for _, sh := range shards {
 		if sh != nil {
 			j.owned = append(j.owned, sh)
 		}
 	}
-	j.step(&Event{Kind: Restored, Generation: a.Generation, Cut: a.Cut, Round: a.Round, Examples: a.Examples})
+	j.step(&Event{Kind: Restored, Generation: a.Generation, Number: a.Snapshot, Cut: a.Cut, Round: a.Round, Examples: a.Examples})
 	log.Info("shards restored", "shards", len(j.owned), "snapshot", a.Snapshot, "examples", a.Examples)
 }
 
@@ -294,7 +293,9 @@ func (s *Server) Snapshot(ctx context.Context, req *wire.SnapshotRequest, marked
 		return wire.Written{}, err
 	}
 	c := &call{done: make(chan error, 1), snap: req}
-	if err := j.do(ctx, &Event{Kind: Snapshot, Generation: req.Generation, Routes: req.Routes, Round: req.Round, Cut: req.Cut}, c); err != nil {
+	if err := j.do(ctx, &Event{
+		Kind: Snapshot, Generation: req.Generation, Routes: req.Routes, Number: req.Number, Base: req.Base, Round: req.Round, Cut: req.Cut,
+	}, c); err != nil {
 		return wire.Written{}, err
 	}
 	defer j.release(c.image)

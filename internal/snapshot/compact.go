@@ -7,26 +7,30 @@ package snapshot
 // rowBytes is what a row of a table costs in a file.
 func rowBytes(t TableLayout) int64 { return 4*int64(t.Width()) + 10 }
 
-// compaction is what compact looks at, of one shard and table.
-type compaction struct {
-	shard         int
-	rows, changed int64
-	base          []Blob
+// Compaction is what Limits.Compact looks at, of one shard and table.
+type Compaction struct {
+	Shard         int
+	Rows, Changed int64
+	Base          []Blob
 }
 
-const (
-	// maxLayers bounds the blobs that hold one shard of a table; shard s may have maxLayers plus
-	// s mod layerSpread, so that shards do not reach the bound together.
-	maxLayers, layerSpread = 48, 16
-	// compactSlack is what a table may have beyond twice its live size: files have a size
+// Limits say when what was written before is written again.
+type Limits struct {
+	// Layers bounds the blobs that hold one shard of a table; shard s may have Layers plus
+	// s mod Spread, so that shards do not reach the bound together.
+	Layers, Spread int
+	// Slack, in bytes, is what a table may have beyond twice its live size: files have a size
 	// without rows too.
-	compactSlack = 256 << 10
-	// smallTable is the live size below which a table is always written whole: a file costs more
-	// than that many bytes.
-	smallTable = 64 << 10
-)
+	Slack int64
+	// Small is the live size in bytes below which a table is always written whole: a file costs
+	// more than that.
+	Small int64
+}
 
-// compact decides which shards of a table are written whole, by rows of rowBytes:
+// limits are those that WritePart keeps to.
+var limits = Limits{Layers: 48, Spread: 16, Slack: 256 << 10, Small: 64 << 10}
+
+// Compact decides which shards of a table are written whole, by rows of rowBytes:
 //
 //   - those without a base,
 //   - those whose changes since they were last whole reach their live size, or half of it: the
@@ -34,40 +38,40 @@ const (
 //   - those with too many layers,
 //   - all of them, if the table is small, or if otherwise what a restore of the table reads (every blob that is kept, to its
 //     full size) were more than twice what is live.
-func compact(rowBytes int64, shards []compaction) []bool {
+func (l Limits) Compact(rowBytes int64, shards []Compaction) []bool {
 	whole := make([]bool, len(shards))
 	var live int64
 	for i, c := range shards {
-		size := c.rows * rowBytes
+		size := c.Rows * rowBytes
 		live += size
-		changes := c.changed * rowBytes
-		for k := 1; k < len(c.base); k++ {
-			b := &c.base[k]
-			if n, ok := b.rowsOf(c.shard); ok && b.Rows > 0 {
+		changes := c.Changed * rowBytes
+		for k := 1; k < len(c.Base); k++ {
+			b := &c.Base[k]
+			if n, ok := b.rowsOf(c.Shard); ok && b.Rows > 0 {
 				changes += int64(float64(b.Bytes) * float64(n) / float64(b.Rows))
 			} else {
 				changes += b.Bytes / int64(max(1, len(b.Shards)))
 			}
 		}
-		whole[i] = len(c.base) == 0 || float64(changes) >= dueAt(c.shard)*float64(size) ||
-			len(c.base) >= maxLayers+c.shard%layerSpread
+		whole[i] = len(c.Base) == 0 || float64(changes) >= dueAt(c.Shard)*float64(size) ||
+			len(c.Base) >= l.Layers+c.Shard%l.Spread
 	}
 	var read int64
 	counted := map[string]bool{}
 	for i, c := range shards {
 		if whole[i] {
-			read += c.rows * rowBytes
+			read += c.Rows * rowBytes
 			continue
 		}
-		read += c.changed * rowBytes
-		for k := range c.base {
-			if b := &c.base[k]; !counted[b.Name] {
+		read += c.Changed * rowBytes
+		for k := range c.Base {
+			if b := &c.Base[k]; !counted[b.Name] {
 				counted[b.Name] = true
 				read += b.Bytes
 			}
 		}
 	}
-	if live < smallTable || read > 2*live+compactSlack {
+	if live < l.Small || read > 2*live+l.Slack {
 		for i := range whole {
 			whole[i] = true
 		}

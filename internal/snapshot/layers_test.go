@@ -127,30 +127,30 @@ func TestCompactBounds(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(r, "seed"), 6))
 		n := 1 + rng.IntN(40)
-		shards := make([]compaction, n)
+		shards := make([]Compaction, n)
 		hot := rng.IntN(n)
 		even := rng.IntN(2) == 0
 		for i := range shards {
-			shards[i] = compaction{shard: i, rows: 1 + rng.Int64N(20000)}
+			shards[i] = Compaction{Shard: i, Rows: 1 + rng.Int64N(20000)}
 		}
 		for number := range 200 {
 			var live int64
 			for i := range shards {
 				c := &shards[i]
-				live += c.rows * row
+				live += c.Rows * row
 				if even || i == hot {
-					c.changed = c.rows / (1 + rng.Int64N(60))
+					c.Changed = c.Rows / (1 + rng.Int64N(60))
 				} else {
-					c.changed = rng.Int64N(2)
+					c.Changed = rng.Int64N(2)
 				}
 			}
-			whole := compact(row, shards)
+			whole := limits.Compact(row, shards)
 			name := fmt.Sprintf("%09d", number)
 			blob := Blob{Name: name}
 			for i := range shards {
-				rows := shards[i].changed
+				rows := shards[i].Changed
 				if whole[i] {
-					rows, shards[i].base = shards[i].rows, nil
+					rows, shards[i].Base = shards[i].Rows, nil
 				}
 				if rows > 0 {
 					blob.Rows += rows
@@ -161,12 +161,12 @@ func TestCompactBounds(t *testing.T) {
 			read := map[string]int64{}
 			for i := range shards {
 				if slices.Contains(blob.Shards, i) {
-					shards[i].base = append(shards[i].base, blob)
+					shards[i].Base = append(shards[i].Base, blob)
 				}
-				if len(shards[i].base) > maxLayers+layerSpread {
-					r.Fatalf("shard %d has %d layers", i, len(shards[i].base))
+				if len(shards[i].Base) > limits.Layers+limits.Spread {
+					r.Fatalf("shard %d has %d layers", i, len(shards[i].Base))
 				}
-				for _, b := range shards[i].base {
+				for _, b := range shards[i].Base {
 					read[b.Name] = b.Bytes
 				}
 			}
@@ -174,7 +174,7 @@ func TestCompactBounds(t *testing.T) {
 			for _, n := range read {
 				total += n
 			}
-			if total > 2*live+compactSlack {
+			if total > 2*live+limits.Slack {
 				r.Fatalf("snapshot %d: %d bytes are live, and a restore reads %d", number, live, total)
 			}
 		}

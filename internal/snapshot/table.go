@@ -56,29 +56,29 @@ func (p *tablePlan) blobs() []Blob {
 // planTable decides what is written of a table, and into which blobs.
 func planTable(t TableLayout, table int, prefix string, shards []ShardImage) tablePlan {
 	p := tablePlan{sums: make([]Digest, len(shards))}
-	var in []compaction
+	var in []Compaction
 	var at []int
 	for i, s := range shards {
 		if s.Tables == nil {
 			continue
 		}
-		c := compaction{shard: s.Shard, base: s.Tables[table].Base}
+		c := Compaction{Shard: s.Shard, Base: s.Tables[table].Base}
 		if r := s.Tables[table].Rows; r != nil {
-			c.rows, c.changed = int64(r.Len()), int64(r.CountChanged())
+			c.Rows, c.Changed = int64(r.Len()), int64(r.CountChanged())
 		}
 		in, at = append(in, c), append(at, i)
 	}
 	row := rowBytes(t)
-	whole := compact(row, in)
+	whole := limits.Compact(row, in)
 	var open, removed *piece
 	var size int64
 	for k, c := range in {
 		s := shards[at[k]]
-		rows := c.changed
+		rows := c.Changed
 		if whole[k] {
-			rows = c.rows
+			rows = c.Rows
 		} else {
-			p.kept = keep(p.kept, c.base, s.Shard)
+			p.kept = KeepBlobs(p.kept, c.Base, s.Shard)
 			if len(s.Tables[table].Removed) > 0 {
 				if removed == nil {
 					removed = &piece{table: table, blob: Blob{Name: prefix + removedBlob(table, t.Name), Kind: KindRemoved, Table: t.Name}}
@@ -101,8 +101,8 @@ func planTable(t TableLayout, table int, prefix string, shards []ShardImage) tab
 	return p
 }
 
-// keep adds the blobs of a shard's base to those that are kept.
-func keep(kept, base []Blob, shard int) []Blob {
+// KeepBlobs adds the blobs of a shard's base to those that a part keeps, and returns them.
+func KeepBlobs(kept, base []Blob, shard int) []Blob {
 	for _, b := range base {
 		i := slices.IndexFunc(kept, func(k Blob) bool { return k.Name == b.Name })
 		if i < 0 {
