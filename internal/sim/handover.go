@@ -119,7 +119,7 @@ func (p *psNode) install(e ps.Effect) {
 	if len(p.shards) == 0 {
 		p.watch.began(p, p.asg.Generation, p.core.Cut())
 	}
-	p.shards[e.Shard] = p.arriving[e.Shard]
+	p.shards[e.Shard], p.since[e.Shard] = p.arriving[e.Shard], newSince()
 	delete(p.arriving, e.Shard)
 	p.w.moved++
 }

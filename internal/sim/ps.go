@@ -20,6 +20,7 @@ type psNode struct {
 	core   *ps.Core
 	asg    tidemill.Assignment
 	shards map[int]shard
+	since  map[int]*since // by shard
 	// arriving are shards on their way here; touched is what changed in those that another ps
 	// copies.
 	arriving map[int]shard
@@ -37,8 +38,9 @@ type psCall struct {
 }
 
 type psMark struct {
-	shards   map[int]shard
+	shards   map[int]mark
 	examples int64
+	attempt  int64
 }
 
 // gradient is a push's payload.
@@ -51,7 +53,7 @@ type gradient struct {
 func newPSNode(w *World, n *node) *psNode {
 	return &psNode{
 		w: w, n: n, core: ps.NewCore(w.cfg.Staleness), calls: map[uint64]*psCall{},
-		shards: map[int]shard{}, arriving: map[int]shard{}, touched: map[int]map[uint64]bool{},
+		shards: map[int]shard{}, since: map[int]*since{}, arriving: map[int]shard{}, touched: map[int]map[uint64]bool{},
 	}
 }
 
@@ -65,6 +67,7 @@ func (p *psNode) assigned(a tidemill.Assignment) {
 		p.step(&ps.Event{Kind: ps.Assign, Generation: a.Generation + 1})
 		p.core, p.fault = ps.NewCore(p.w.cfg.Staleness), nil
 		clear(p.shards)
+		clear(p.since)
 		clear(p.arriving)
 		clear(p.touched)
 		clear(p.calls)
@@ -89,14 +92,16 @@ func (p *psNode) step(ev *ps.Event) {
 			if slices.ContainsFunc(p.asg.Shards, func(o tidemill.Owner) bool { return o.Member == p.n.id() }) {
 				p.restore(p.asg)
 			} else {
-				p.shards = map[int]shard{}
+				p.shards, p.since = map[int]shard{}, map[int]*since{}
 			}
 		case ps.Apply:
 			g := e.Payload.(gradient)
 			p.watch.applied(p, &e, g)
 			for i, id := range g.ids {
-				if s, ok := p.shards[tidemill.ShardOf(id, p.w.cfg.Shards)]; ok {
+				k := tidemill.ShardOf(id, p.w.cfg.Shards)
+				if s, ok := p.shards[k]; ok {
 					s.apply(id, g.grad, i)
+					p.since[k].rows[id] = true
 				}
 				if t := p.touched[tidemill.ShardOf(id, p.w.cfg.Shards)]; t != nil {
 					t[id] = true
@@ -110,6 +115,7 @@ func (p *psNode) step(ev *ps.Event) {
 			p.install(e)
 		case ps.Drop:
 			delete(p.shards, e.Shard)
+			delete(p.since, e.Shard)
 		case ps.Forget:
 			delete(p.touched, e.Shard)
 		default:
@@ -141,9 +147,10 @@ func (p *psNode) step(ev *ps.Event) {
 				c.answer(p.give(e), nil)
 			case ps.Capture:
 				p.watch.captured(p, &c.ev)
-				m := psMark{map[int]shard{}, p.core.Examples()}
+				m := psMark{map[int]mark{}, p.core.Examples(), e.Attempt}
 				for i, s := range p.shards {
-					m.shards[i] = s.clone()
+					p.since[i].settle(e.Base)
+					m.shards[i] = p.since[i].take(s)
 				}
 				c.answer(m, nil)
 			}
@@ -160,6 +167,7 @@ func (p *psNode) restore(a tidemill.Assignment) {
 	}
 	mine := func(i int) bool { return i < len(a.Shards) && a.Shards[i].Member == p.n.id() }
 	var shards []shard
+	var parts []snapshot.Part
 	p.w.again(p.n, goes, func(ctx context.Context, b *blob.Bucket) error {
 		shards = emptyShards(len(a.Shards))
 		if a.Snapshot == 0 {
@@ -173,6 +181,7 @@ func (p *psNode) restore(a tidemill.Assignment) {
 		if err != nil {
 			return err
 		}
+		parts = m.Parts
 		shards, err = readParts(ctx, b, m.Parts, len(a.Shards), mine)
 		return err
 	}, func(err error) {
@@ -180,14 +189,21 @@ func (p *psNode) restore(a tidemill.Assignment) {
 			p.fault = fmt.Errorf("ps: restore snapshot %d: %w", a.Snapshot, err)
 			return
 		}
-		p.shards = map[int]shard{}
+		p.shards, p.since = map[int]shard{}, map[int]*since{}
 		for i := range shards {
 			if mine(i) {
-				p.shards[i] = shards[i]
+				p.shards[i], p.since[i] = shards[i], newSince()
+			}
+		}
+		for _, part := range parts {
+			for _, i := range part.Shards {
+				if mine(i) {
+					p.since[i] = loadedFrom(part.Base(i, tableName))
+				}
 			}
 		}
 		p.watch.restored(p, a)
-		p.step(&ps.Event{Kind: ps.Restored, Generation: a.Generation, Cut: a.Cut, Round: a.Round, Examples: a.Examples})
+		p.step(&ps.Event{Kind: ps.Restored, Generation: a.Generation, Number: a.Snapshot, Cut: a.Cut, Round: a.Round, Examples: a.Examples})
 	})
 }
 
@@ -221,7 +237,7 @@ func (p *psNode) snapshot(ev ps.Event, number int64, marked func(), answer func(
 			return
 		}
 		prefix, err := snapshot.PartName{
-			Job: jobName, Number: number, Generation: ev.Generation, Epoch: p.asg.Seq, Attempt: 1, Member: p.n.id(),
+			Job: jobName, Number: number, Generation: ev.Generation, Epoch: p.asg.Seq, Attempt: m.attempt, Member: p.n.id(),
 		}.Prefix()
 		if err != nil {
 			answer(nil, err)
@@ -235,6 +251,11 @@ func (p *psNode) snapshot(ev ps.Event, number int64, marked func(), answer func(
 			if errors.Is(err, tidemill.ErrUnavailable) {
 				// Whether it was written is not known; the answer says no.
 				err = fmt.Errorf("ps: write snapshot %d: %w", number, tidemill.ErrFull)
+			}
+			if err == nil {
+				for i, x := range m.shards {
+					x.tried.wrote, x.tried.done = part.Base(i, tableName), true
+				}
 			}
 			answer(written{part, m.examples}, err)
 		})

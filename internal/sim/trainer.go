@@ -371,7 +371,7 @@ func (t *trainerNode) grant(member string, g wire.Grant) {
 func (t *trainerNode) snapshot(core *trainer.Core, id string, e trainer.Effect) {
 	a := core.Assignment()
 	gen := a.Generation
-	ev := ps.Event{Kind: ps.Snapshot, Generation: gen, Routes: a.Routes(), Round: e.Round, Cut: e.Cut}
+	ev := ps.Event{Kind: ps.Snapshot, Generation: gen, Routes: a.Routes(), Number: e.Number, Base: e.Base, Round: e.Round, Cut: e.Cut}
 	me := t.n.id()
 	t.w.call(t.n, id, "snapshot", func(n *node, answer func(any, error)) {
 		if n.ps == nil {
