@@ -26,6 +26,10 @@ type checks struct {
 	cut       tidemill.Cut      // its cut
 	refs      map[int64][]shard // snapshot → its state by a serial computation of the schedule
 	rounds    map[int64]int64
+	newest    []*snapshot.Manifest          // as many as collectors keep, oldest first
+	kept      map[string]*snapshot.Manifest // by acknowledged savepoint
+	layers    int                           // blobs of older snapshots in newer ones
+	collected int                           // objects
 
 	champions map[int64]string // champion record → its writer
 	crowned   string           // holder of the last fence in that chain
@@ -36,7 +40,7 @@ type checks struct {
 func newChecks(w *World) checks {
 	return checks{
 		owners: map[string]string{}, names: map[string]bool{}, floors: map[floorOf]int64{}, refs: map[int64][]shard{0: emptyShards(w.cfg.Shards)}, rounds: map[int64]int64{},
-		champions: map[int64]string{}, published: map[int64]bool{}, why: map[string]bool{},
+		champions: map[int64]string{}, published: map[int64]bool{}, why: map[string]bool{}, kept: map[string]*snapshot.Manifest{},
 	}
 }
 
@@ -136,6 +140,7 @@ func (c *checks) committed(w *World, m *snapshot.Manifest, by string) {
 		_ = w.fail("snapshot %d is committed, and a blob that it names is not there: %v", m.Number, err)
 		return
 	}
+	c.live(w, m)
 	if w.broker.lied {
 		c.last, c.cut = &entry{m, shards}, m.Cut
 		return // what the rows were nobody knows any more
@@ -293,20 +298,6 @@ func (c *checks) champion(w *World, n int64, by string) {
 	c.why[rec.Why] = true
 }
 
-// deleted looks at what a collector has removed.
-func (c *checks) deleted(w *World, name string) {
-	if c.last == nil {
-		return
-	}
-	for _, p := range c.last.manifest.Parts {
-		for _, blob := range p.Blobs {
-			if blob.Name == name {
-				_ = w.fail("%s was deleted, and snapshot %d needs it", name, c.last.manifest.Number)
-			}
-		}
-	}
-}
-
 // served looks at what a replica has begun to serve.
 func (c *checks) served(w *World, n *node, version int64) {
 	if !c.published[version] {
@@ -361,6 +352,12 @@ func (c *checks) end(w *World) {
 		if _, ok := w.kv.other[name]; !ok && name != jobName {
 			_ = w.fail("job %s was acknowledged and has no record", name)
 		}
+	}
+	for _, name := range sortedKeys(c.kept) {
+		c.whole(w, c.kept[name], "savepoint "+name+" was acknowledged")
+	}
+	for _, m := range c.newest {
+		c.whole(w, m, "it is one of the newest")
 	}
 	ctx, b := context.Background(), w.disk.bucket
 	numbers, err := snapshot.ListVersions(ctx, b, modelName)

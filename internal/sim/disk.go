@@ -106,13 +106,16 @@ func (w *World) do(n *node, f func(ctx context.Context, b *blob.Bucket) error, d
 	}, func(_ any, err error) { done(err) })
 }
 
+// storing is a way to run code on the store.
+type storing func(n *node, f func(ctx context.Context, b *blob.Bucket) error, done func(error))
+
 // again is do, tried anew until it succeeds, fails for good, or go says no. The same kinds end
-// it as in the trainer.
-func (w *World) again(n *node, goes func() bool, f func(ctx context.Context, b *blob.Bucket) error, done func(error)) {
+// it as in the trainer. How is do, or process.
+func (w *World) again(n *node, goes func() bool, how storing, f func(ctx context.Context, b *blob.Bucket) error, done func(error)) {
 	wait := int64(20 * ms)
 	var try func()
 	try = func() {
-		w.do(n, f, func(err error) {
+		how(n, f, func(err error) {
 			switch {
 			case !goes():
 			case err == nil || errors.Is(err, tidemill.ErrExists) || errors.Is(err, tidemill.ErrConflict) ||

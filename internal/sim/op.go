@@ -33,6 +33,7 @@ import (
 //	promote                     a version is made to serve by hand
 //	predict NODE                a serving replica is asked
 //	savepoint, hold, resume     the job takes a cut, pauses, goes on
+//	keep, unkeep                a savepoint is made of a snapshot, the oldest is deleted
 type Op struct {
 	At, For int64
 	Verb    string
@@ -66,7 +67,7 @@ func ParseOp(line string) (Op, error) {
 	}
 	want, ok := map[string]int{
 		"crash": 1, "start": 1, "pause": 1, "slow": 1, "cut": 2, "mend": 2, "storm": 0, "disk": 1, "jump": 2, "join": 1, "drain": 1, "leave": 1, "evict": 1,
-		"upgrade": 1, "produce": 2, "grow": 1, "heat": 1, "stray": 2, "promote": 0, "predict": 1, "savepoint": 0, "hold": 0, "resume": 0,
+		"upgrade": 1, "produce": 2, "grow": 1, "heat": 1, "stray": 2, "promote": 0, "predict": 1, "savepoint": 0, "keep": 0, "unkeep": 0, "hold": 0, "resume": 0,
 	}[o.Verb]
 	if !ok || len(o.Args) < want {
 		return Op{}, tidemill.Invalid("%q is no operation", "see Op for those there are", line)
@@ -116,6 +117,12 @@ func (w *World) apply(o Op) {
 		return
 	case "savepoint":
 		w.clients.control(w, trainer.Event{Kind: trainer.Due})
+		return
+	case "keep":
+		w.clients.keep(w)
+		return
+	case "unkeep":
+		w.clients.unkeep(w)
 		return
 	case "hold":
 		w.clients.control(w, trainer.Event{Kind: trainer.Pause, Reason: "held"})

@@ -168,7 +168,7 @@ func (p *psNode) restore(a tidemill.Assignment) {
 	mine := func(i int) bool { return i < len(a.Shards) && a.Shards[i].Member == p.n.id() }
 	var shards []shard
 	var parts []snapshot.Part
-	p.w.again(p.n, goes, func(ctx context.Context, b *blob.Bucket) error {
+	p.w.again(p.n, goes, p.w.process, func(ctx context.Context, b *blob.Bucket) error {
 		shards = emptyShards(len(a.Shards))
 		if a.Snapshot == 0 {
 			return nil

@@ -121,8 +121,10 @@ func schedule(r *rand.Rand, c *Config, events int, lies bool) []Op {
 			o.Verb, o.Args = "stray", []string{name("p", c.PS), fmt.Sprint(r.IntN(c.Partitions))}
 		case x < 95:
 			o.Verb, o.Args = "predict", []string{name("s", c.Servings)}
-		case x < 98:
+		case x < 96:
 			o.Verb = "savepoint"
+		case x < 98:
+			o.Verb = []string{"keep", "keep", "unkeep"}[r.IntN(3)]
 		case x < 99:
 			o.Verb, o.Args = "evict", []string{process()}
 		default:

@@ -18,7 +18,7 @@ func TestRandomSchedulesHoldTheInvariants(t *testing.T) {
 		if *stale != 99 && *stale != staleness {
 			continue
 		}
-		var steps, cuts, published, done int
+		var steps, cuts, published, done, layers, collected int
 		for seed := uint64(1); seed <= uint64(*schedules); seed++ {
 			if *onlySeed != 0 {
 				seed = *onlySeed
@@ -32,6 +32,7 @@ func TestRandomSchedulesHoldTheInvariants(t *testing.T) {
 			if err != nil {
 				report(t, c, staleness, err)
 			}
+			layers, collected = layers+w.checks.layers, collected+w.checks.collected
 			steps, cuts, published = steps+w.Steps(), cuts+w.Cuts(), published+len(w.checks.published)
 			for _, o := range c.Ops {
 				if o.At <= w.now {
@@ -42,7 +43,11 @@ func TestRandomSchedulesHoldTheInvariants(t *testing.T) {
 				break
 			}
 		}
-		t.Logf("staleness %d: %d operations, %d steps, %d snapshots, %d versions published", staleness, done, steps, cuts, published)
+		t.Logf("staleness %d: %d operations, %d steps, %d snapshots with %d blobs of older ones, %d objects collected, %d versions published",
+			staleness, done, steps, cuts, layers, collected, published)
+		if *onlySeed == 0 && (layers == 0 || collected == 0) {
+			t.Errorf("staleness %d: no snapshot was built on another, or nothing was collected", staleness)
+		}
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
-	"time"
 
 	"gocloud.dev/blob"
 
@@ -40,6 +39,8 @@ type trainerNode struct {
 	parent int64
 	val    *validator
 	left   []*snapshot.Manifest // committed here, and not offered to the gate yet
+
+	collecting, collectMore bool
 }
 
 func newTrainerNode(w *World, n *node) *trainerNode { return &trainerNode{w: w, n: n} }
@@ -184,7 +185,7 @@ func (t *trainerNode) next() {
 
 // store is World.again for as long as the core leads.
 func (t *trainerNode) store(core *trainer.Core, f func(ctx context.Context, b *blob.Bucket) error, done func(error)) {
-	t.w.again(t.n, func() bool { return t.core == core }, f, func(err error) {
+	t.w.again(t.n, func() bool { return t.core == core }, t.w.do, f, func(err error) {
 		if t.core == core {
 			done(err)
 		}
@@ -429,26 +430,6 @@ func (t *trainerNode) manifest(core *trainer.Core, e *trainer.Effect) *snapshot.
 	m.Digest = snapshot.SumParts(m.Parts)
 	delete(t.parts, e.Number)
 	return m
-}
-
-// collect removes what no snapshot needs that is kept: the newest, and those that are yet to be
-// offered to the gate. It runs beside everything else, as the keeper does, so that it may come
-// late, when another trainer leads.
-func (t *trainerNode) collect() {
-	t.w.do(t.n, func(ctx context.Context, b *blob.Bucket) error {
-		c, err := snapshot.NewCollector(b, jobName, t.n.id())
-		if err != nil {
-			return err
-		}
-		_, err = c.Run(ctx, 1, func(context.Context) (map[int64]bool, error) {
-			needed := map[int64]bool{}
-			for _, m := range t.left {
-				needed[m.Number] = true
-			}
-			return needed, nil
-		}, time.UnixMicro(t.w.now))
-		return err
-	}, func(error) {})
 }
 
 // commit creates the manifest: that is the commit.

@@ -68,7 +68,7 @@ func (v *validator) go1() {
 }
 
 func (v *validator) store(f func(ctx context.Context, b *blob.Bucket) error, done func(error)) {
-	v.t.w.again(v.t.n, v.goes, f, done)
+	v.t.w.again(v.t.n, v.goes, v.t.w.do, f, done)
 }
 
 // gone begins again: by a new validator, which looks at what is stored.

@@ -65,8 +65,10 @@ type World struct {
 	drained int    // nodes that left in order without owning anything
 	late    int    // nodes that left in order although they did
 	final   *entry
-	err     error
-	trace   func(format string, args ...any)
+	// processes end the code that still waits for the store.
+	processes []func()
+	err       error
+	trace     func(format string, args ...any)
 }
 
 type event struct {
@@ -483,4 +485,9 @@ func sortedKeys[K int | int64 | uint64 | string, V any](m map[K]V) []K {
 }
 
 // Close frees what the world holds.
-func (w *World) Close() { _ = w.disk.bucket.Close() }
+func (w *World) Close() {
+	for _, stop := range w.processes {
+		stop()
+	}
+	_ = w.disk.bucket.Close()
+}
