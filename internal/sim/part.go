@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"gocloud.dev/blob"
+	"gocloud.dev/gcerrors"
 
 	"github.com/tidemill/tidemill"
 	"github.com/tidemill/tidemill/internal/snapshot"
@@ -207,8 +208,11 @@ func readParts(ctx context.Context, b *blob.Bucket, parts []snapshot.Part, n int
 				continue
 			}
 			data, err := b.ReadAll(ctx, info.Name)
-			if err != nil {
+			if gcerrors.Code(err) == gcerrors.NotFound {
 				return nil, fmt.Errorf("blob %s is %w: it is missing", info.Name, tidemill.ErrCorrupt)
+			}
+			if err != nil {
+				return nil, fmt.Errorf("read %s: %w: %w", info.Name, tidemill.ErrUnavailable, err)
 			}
 			if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != info.SHA256 {
 				return nil, fmt.Errorf("blob %s is %w", info.Name, tidemill.ErrCorrupt)

@@ -122,6 +122,26 @@ var mutants = []mutant{
 			changed = true`}}, nil},
 	{"records can be replaced", []edit{{"internal/snapshot/chain.go",
 		`IfNotExist: true}`, `IfNotExist: false}`}}, nil},
+	{"GC keeps a snapshot's own blobs only", []edit{{"internal/snapshot/retain.go",
+		`		for _, b := range r.Blobs {
+			needed[b] = true
+		}
+	}
+	taken.Below`, `		for _, b := range r.Blobs {
+			if n, ok := folderOf(b, prefix); ok && n == r.Number {
+				needed[b] = true
+			}
+		}
+	}
+	taken.Below`}}, nil},
+	{"savepoint of what was collected", []edit{{"internal/snapshot/savepoint.go",
+		`	if err := stillWhole(ctx, b, m); err != nil {`, `	if err := stillWhole(ctx, b, m); err != nil && false {`}}, nil},
+	{"collector looks before it records", []edit{{"internal/snapshot/collect.go",
+		`	if held, err = c.held(ctx, needed); err != nil {`, `	if err != nil {`}}, nil},
+	{"base of the newest layer alone", []edit{{"internal/snapshot/table.go",
+		`	for _, b := range base {`, `	for _, b := range base[max(0, len(base)-1):] {`}}, nil},
+	{"job taken up unconfirmed", []edit{{"internal/sim/trainer.go",
+		`	lease.confirm(func() {`, `	func(f func()) { f() }(func() {`}}, nil},
 	{"decision without evidence", []edit{{"trainer/gate/book.go",
 		`By: "gate", Evidence: checks,`, `By: "gate", Evidence: checks[:0],`}}, nil},
 }
