@@ -49,6 +49,7 @@ type Events struct {
 type Worker struct {
 	cfg   Config
 	slots chan struct{}
+	cores *engine.Cores // of all slots together
 }
 
 // New returns a worker without partitions.
@@ -57,7 +58,7 @@ func New(cfg Config) *Worker {
 	if cfg.Alive == nil {
 		cfg.Alive = func() bool { return true }
 	}
-	return &Worker{cfg: cfg, slots: make(chan struct{}, cfg.Slots)}
+	return &Worker{cfg: cfg, slots: make(chan struct{}, cfg.Slots), cores: engine.NewCores(runtime.GOMAXPROCS(0))}
 }
 
 // Run follows assignments until ctx ends or the channel is closed. When it returns no loop
@@ -169,7 +170,7 @@ func (j *job) assign(ctx context.Context, a tidemill.Assignment) {
 	if h := a.Spec.Hash() + a.Profile + string(a.Schema); j.model == nil || j.spec != h {
 		schema, err := model.DecodeSchema(a.Schema)
 		if err == nil {
-			j.model, err = model.CompileFor(&a.Spec, schema, engine.Options{Profile: a.Profile, Threads: j.w.threads(&a.Spec)})
+			j.model, err = model.CompileFor(&a.Spec, schema, engine.Options{Profile: a.Profile, Threads: j.w.threads(&a.Spec), Cores: j.w.cores})
 		}
 		if err != nil {
 			// The trainer compiled the same spec before it wrote the assignment.

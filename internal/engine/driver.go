@@ -24,4 +24,7 @@ type Options struct {
 	Profile string
 	// Threads is how many threads one Stepper may use, for engines that have their own; 0 is one.
 	Threads int
+	// Cores are processors that a Stepper of the native engine may compute on while they are idle;
+	// nil is none but its caller's.
+	Cores *Cores
 }

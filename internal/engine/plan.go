@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/tidemill/tidemill"
+	"github.com/tidemill/tidemill/internal/kernel"
 )
 
 // Losses of an architecture.
@@ -49,7 +50,8 @@ type Plan struct {
 	Kind       string
 	Loss       string
 	HuberDelta float32
-	Outputs    int // K: classes of softmax loss, else 1
+	Precision  kernel.Precision // of the factors in the products of hidden and cross layers
+	Outputs    int              // K: classes of softmax loss, else 1
 
 	Tables  []tidemill.TableSpec
 	Tensors []tidemill.TensorSpec
@@ -196,6 +198,9 @@ func NewPlan(s *tidemill.Spec, shape Shape) (*Plan, error) {
 	if !(a.Dropout >= 0 && a.Dropout < 1) {
 		return nil, tidemill.Invalid("architecture.dropout is %v", "give a share below 1, such as 0.1", a.Dropout)
 	}
+	if p.Precision, err = precision(a.Precision); err != nil {
+		return nil, err
+	}
 	b := builder{Plan: p, maxRows: s.Train.MaxRows, scale: float32(scale), norm: a.LayerNorm, dropout: float32(a.Dropout)}
 	switch a.Kind {
 	case tidemill.Linear, tidemill.Logistic, tidemill.Softmax:
@@ -282,6 +287,17 @@ func (p *Plan) setLoss(s *tidemill.Spec) error {
 		return tidemill.Invalid("architecture.huber_delta is %v", "give a positive number", s.Architecture.HuberDelta)
 	}
 	return nil
+}
+
+// precision returns the kernels' of a name.
+func precision(name string) (kernel.Precision, error) {
+	switch name {
+	case "", tidemill.Float32:
+		return kernel.Float32, nil
+	case tidemill.BFloat16:
+		return kernel.BFloat16, nil
+	}
+	return 0, unknown("precision", name, []string{tidemill.Float32, tidemill.BFloat16})
 }
 
 // sizes returns the dimension of factors and embeddings and the widths of hidden layers.

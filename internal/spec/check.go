@@ -218,6 +218,7 @@ func (c *checker) graph() {
 	}{
 		{"dim", a.Dim != 0}, {"hidden", a.Hidden != nil}, {"init_scale", a.InitScale != 0}, {"bottom", a.Bottom != nil},
 		{"cross_layers", a.CrossLayers != 0}, {"rank", a.Rank != 0}, {"layer_norm", a.LayerNorm}, {"dropout", a.Dropout != 0},
+		{"precision", a.Precision != ""},
 	} {
 		if p.set {
 			c.add("architecture."+p.key, "leave it out: the graph has its own layers", "%s has no meaning for kind graph", p.key)
@@ -278,6 +279,7 @@ func (c *checker) parts() {
 		{"rank", a.Rank != 0, tidemill.DCN},
 		{"layer_norm", a.LayerNorm, ""},
 		{"dropout", a.Dropout != 0, ""},
+		{"precision", a.Precision != "", ""},
 	} {
 		if p.set && (p.kind != "" && a.Kind != p.kind || p.kind == "" && !deep(a.Kind)) {
 			c.add("architecture."+p.key, "leave it out", "%s has no meaning for kind %s", p.key, a.Kind)
@@ -289,6 +291,13 @@ func (c *checker) parts() {
 	if a.Kind == tidemill.DCN {
 		c.between("architecture.cross_layers", a.CrossLayers, 1, 32)
 		c.between("architecture.rank", a.Rank, 0, 4096)
+	}
+	precisions := []string{tidemill.Float32, tidemill.BFloat16}
+	switch {
+	case a.Precision != "" && !slices.Contains(precisions, a.Precision):
+		c.add("architecture.precision", suggest(a.Precision, precisions), "unknown precision %q", a.Precision)
+	case a.Precision == tidemill.BFloat16 && c.s.Engine == engineTensorFlow:
+		c.add("architecture.precision", "leave it out, or use engine: native", "engine %s computes in float32", c.s.Engine)
 	}
 	if !(a.Dropout >= 0 && a.Dropout < 1) {
 		c.add("architecture.dropout", "give a share such as 0.1", "dropout must be at least 0 and below 1, not %v", a.Dropout)

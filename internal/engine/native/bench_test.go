@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"testing"
 
 	"github.com/tidemill/tidemill"
@@ -39,29 +40,43 @@ func clicks(m engine.Model, n int) (*engine.Inputs, []engine.Lookup, *engine.Par
 // forward and backward.
 func BenchmarkDeepFM(b *testing.B) {
 	shape := engine.Shape{Fields: 26, Width: 13, IsCross: make([]bool, 26), FieldNames: make([]string, 26), Outputs: 1}
-	spec := &tidemill.Spec{Architecture: tidemill.Architecture{Kind: tidemill.DeepFM, Dim: 16, Hidden: []int{256, 128}}}
 	const flop = 3 * 2 * (429*256 + 256*128 + 128)
+	type variant struct {
+		level     kernel.Level
+		precision string
+		cores     int
+		n         int
+	}
+	var all []variant
 	for _, level := range kernel.Levels()[1:] {
-		for _, n := range []int{512, 2048, 8192} {
-			b.Run(fmt.Sprintf("level=%v/n=%d", level, n), func(b *testing.B) {
-				m, err := native.Compile(spec, shape, level)
-				if err != nil {
-					b.Fatal(err)
+		for _, precision := range []string{tidemill.Float32, tidemill.BFloat16} {
+			for _, cores := range []int{1, runtime.GOMAXPROCS(0)} {
+				for _, n := range []int{512, 2048, 8192} {
+					all = append(all, variant{level, precision, cores, n})
 				}
-				in, look, p := clicks(m, n)
-				st := m.NewStepper()
-				st.Step(in, look, p)
-				b.ReportAllocs()
-				began := processTime()
-				for b.Loop() {
-					st.Step(in, look, p)
-				}
-				used := (processTime() - began).Seconds()
-				rows := float64(b.N) * float64(n)
-				b.ReportMetric(rows/b.Elapsed().Seconds(), "rows/s")
-				b.ReportMetric(rows/used, "rows/CPUs")
-				b.ReportMetric(flop*rows/used/1e9, "GFLOP/CPUs")
-			})
+			}
 		}
+	}
+	for _, v := range all {
+		b.Run(fmt.Sprintf("level=%v/precision=%s/cores=%d/n=%d", v.level, v.precision, v.cores, v.n), func(b *testing.B) {
+			spec := &tidemill.Spec{Architecture: tidemill.Architecture{Kind: tidemill.DeepFM, Dim: 16, Hidden: []int{256, 128}, Precision: v.precision}}
+			m, err := native.Compile(spec, shape, v.level, engine.NewCores(v.cores))
+			if err != nil {
+				b.Fatal(err)
+			}
+			in, look, p := clicks(m, v.n)
+			st := m.NewStepper()
+			st.Step(in, look, p)
+			b.ReportAllocs()
+			began := processTime()
+			for b.Loop() {
+				st.Step(in, look, p)
+			}
+			used := (processTime() - began).Seconds()
+			rows := float64(b.N) * float64(v.n)
+			b.ReportMetric(rows/b.Elapsed().Seconds(), "rows/s")
+			b.ReportMetric(rows/used, "rows/CPUs")
+			b.ReportMetric(flop*rows/used/1e9, "GFLOP/CPUs")
+		})
 	}
 }

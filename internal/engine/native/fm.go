@@ -6,25 +6,26 @@ import "github.com/tidemill/tidemill/internal/engine"
 // Factorization Machines, ICDM 2010, Lemma 3.1): with S[f] = Σⱼ xⱼ·v[f] and
 // Q[f] = Σⱼ (xⱼ·v[f])² over the ids, then the dense numbers, z[c] += ½ Σ_f (S[f]² - Q[f]),
 // where f runs over the factors of output c.
-func (s *stepper) fmForward(fm *engine.FM, in *engine.Inputs, look []engine.Lookup, p *engine.Params) {
-	k := s.plan.Outputs
+func (s *stepper) fmForward(ln *lane, sp span, fm *engine.FM) {
+	in, k := s.in, s.plan.Outputs
 	width := k * fm.Dim
-	s.sums = grow(s.sums, in.N*width)
-	s.squares = grow(s.squares, width)
-	clear(s.sums)
-	for i := range in.N {
-		sum, sq := s.sums[i*width:(i+1)*width], s.squares
+	sums := sp.rows(s.sums, width)
+	ln.squares = grow(ln.squares, width)
+	clear(sums)
+	for i := range sp.n() {
+		e := sp.lo + i
+		sum, sq := sums[i*width:(i+1)*width], ln.squares
 		clear(sq)
 		if fm.Table >= 0 {
-			rows, index := p.Rows[fm.Table], look[fm.Table].Index
-			lo, hi := ids(in, i)
+			rows, index := s.p.Rows[fm.Table], s.look[fm.Table].Index
+			lo, hi := ids(in, e)
 			for j := lo; j < hi; j++ {
 				s.level.AxpySquares(sum, sq, value(in, j), rows[int(index[j])*(k+width)+k:][:width])
 			}
 		}
 		if fm.DenseFactors >= 0 {
-			factors := p.Dense[fm.DenseFactors]
-			for w, d := range in.Dense[i*in.Width : (i+1)*in.Width] {
+			factors := s.p.Dense[fm.DenseFactors]
+			for w, d := range in.Dense[e*in.Width : (e+1)*in.Width] {
 				s.level.AxpySquares(sum, sq, d, factors[w*width:(w+1)*width])
 			}
 		}
@@ -33,29 +34,30 @@ func (s *stepper) fmForward(fm *engine.FM, in *engine.Inputs, look []engine.Look
 			for f := c * fm.Dim; f < (c+1)*fm.Dim; f++ {
 				z += float32(sum[f]*sum[f]) - sq[f]
 			}
-			s.scores[i*k+c] += float32(0.5 * z)
+			s.scores[e*k+c] += float32(0.5 * z)
 		}
 	}
 }
 
-// fmBackward adds the gradients of fmForward: dv[f] += dz[c]·xⱼ·(S[f] - xⱼ·v[f]).
-func (s *stepper) fmBackward(fm *engine.FM, in *engine.Inputs, look []engine.Lookup, p *engine.Params) {
-	k := s.plan.Outputs
+// fmGrad adds the block's gradients of fmForward: dv[f] += dz[c]·xⱼ·(S[f] - xⱼ·v[f]).
+func (s *stepper) fmGrad(fm *engine.FM) {
+	in, k := s.in, s.plan.Outputs
 	width := k * fm.Dim
-	for i := range in.N {
+	for i := range s.block.n() {
+		e := s.block.lo + i
 		sum := s.sums[i*width : (i+1)*width]
-		dz := s.dscores[i*k : (i+1)*k]
+		dz := s.dscores[e*k : (e+1)*k]
 		if fm.Table >= 0 {
-			rows, grads, index := p.Rows[fm.Table], s.res.RowGrads[fm.Table], look[fm.Table].Index
-			lo, hi := ids(in, i)
+			rows, grads, index := s.p.Rows[fm.Table], s.res.RowGrads[fm.Table], s.look[fm.Table].Index
+			lo, hi := ids(in, e)
 			for j := lo; j < hi; j++ {
 				at := int(index[j])*(k+width) + k
 				s.factorGrads(grads[at:][:width], rows[at:][:width], sum, dz, value(in, j))
 			}
 		}
 		if fm.DenseFactors >= 0 {
-			factors, grads := p.Dense[fm.DenseFactors], s.res.DenseGrads[fm.DenseFactors]
-			for w, d := range in.Dense[i*in.Width : (i+1)*in.Width] {
+			factors, grads := s.p.Dense[fm.DenseFactors], s.res.DenseGrads[fm.DenseFactors]
+			for w, d := range in.Dense[e*in.Width : (e+1)*in.Width] {
 				s.factorGrads(grads[w*width:(w+1)*width], factors[w*width:(w+1)*width], sum, dz, d)
 			}
 		}

@@ -6,25 +6,26 @@ import (
 
 // interactForward fills the deep part's input with DLRM's: the bottom layers' output and the
 // dot products of all pairs of it and the embeddings.
-func (s *stepper) interactForward(x *engine.Interaction, in *engine.Inputs, look []engine.Lookup, p *engine.Params) {
+func (s *stepper) interactForward(ln *lane, sp span, x *engine.Interaction) {
 	width := x.Vectors * x.Dim
-	s.vectors = grow(s.vectors, in.N*width)
+	vectors := sp.rows(s.vectors, width)
 	first := 0
 	if len(x.Bottom) > 0 {
-		s.bottom.acts[0] = append(s.bottom.acts[0][:0], in.Dense...)
-		s.bottom.forward(in.N, p)
-		for i := range in.N {
-			copy(s.vectors[i*width:][:x.Dim], s.bottom.out()[i*x.Dim:(i+1)*x.Dim])
+		copy(sp.rows(s.bottom.acts[0], s.in.Width), sp.all(s.in.Dense, s.in.Width))
+		s.bottom.forward(s, ln, sp, 0)
+		out := sp.rows(s.bottom.out(), x.Dim)
+		for i := range sp.n() {
+			copy(vectors[i*width:][:x.Dim], out[i*x.Dim:(i+1)*x.Dim])
 		}
 		first = x.Dim
 	}
 	if x.Table >= 0 {
-		s.gather(s.vectors, width, first, columns{x.Table, x.Fields, 0, x.Dim}, in, look, p)
+		s.gather(sp, vectors, width, first, columns{x.Table, x.Fields, 0, x.Dim})
 	}
-	s.deep.acts[0] = grow(s.deep.acts[0], in.N*x.Out)
-	for i := range in.N {
-		v := s.vectors[i*width : (i+1)*width]
-		h := s.deep.acts[0][i*x.Out : (i+1)*x.Out]
+	input := sp.rows(s.deep.acts[0], x.Out)
+	for i := range sp.n() {
+		v := vectors[i*width : (i+1)*width]
+		h := input[i*x.Out : (i+1)*x.Out]
 		at := copy(h, v[:first])
 		for b := 1; b < x.Vectors; b++ {
 			for a := range b {
@@ -35,17 +36,19 @@ func (s *stepper) interactForward(x *engine.Interaction, in *engine.Inputs, look
 	}
 }
 
-// interactBackward adds the gradients of interactForward, from s.deep.grads[0].
-func (s *stepper) interactBackward(x *engine.Interaction, in *engine.Inputs, look []engine.Lookup, p *engine.Params) {
+// interactBackward computes the gradients by the vectors and by what the bottom layers put out,
+// from s.deep.grads[0].
+func (s *stepper) interactBackward(ln *lane, sp span, x *engine.Interaction) {
 	width := x.Vectors * x.Dim
-	s.dvectors = zeros(s.dvectors, in.N*width)
+	vectors, dvectors, input := sp.rows(s.vectors, width), sp.rows(s.dvectors, width), sp.rows(s.deep.grads[0], x.Out)
+	clear(dvectors)
 	first := 0
 	if len(x.Bottom) > 0 {
 		first = x.Dim
 	}
-	for i := range in.N {
-		v, dv := s.vectors[i*width:(i+1)*width], s.dvectors[i*width:(i+1)*width]
-		g := s.deep.grads[0][i*x.Out : (i+1)*x.Out]
+	for i := range sp.n() {
+		v, dv := vectors[i*width:(i+1)*width], dvectors[i*width:(i+1)*width]
+		g := input[i*x.Out : (i+1)*x.Out]
 		copy(dv, g[:first])
 		at := first
 		for b := 1; b < x.Vectors; b++ {
@@ -56,15 +59,11 @@ func (s *stepper) interactBackward(x *engine.Interaction, in *engine.Inputs, loo
 			}
 		}
 	}
-	if x.Table >= 0 {
-		s.scatter(s.dvectors, width, first, columns{x.Table, x.Fields, 0, x.Dim}, in, look)
-	}
 	if first > 0 {
-		last := len(x.Bottom)
-		s.bottom.grads[last] = grow(s.bottom.grads[last], in.N*x.Dim)
-		for i := range in.N {
-			copy(s.bottom.grads[last][i*x.Dim:(i+1)*x.Dim], s.dvectors[i*width:])
+		g := sp.rows(s.bottom.grads[len(x.Bottom)], x.Dim)
+		for i := range sp.n() {
+			copy(g[i*x.Dim:(i+1)*x.Dim], dvectors[i*width:])
 		}
-		s.bottom.backward(in.N, p, s.res.DenseGrads, false)
+		s.bottom.backward(s, ln, sp, 0, false)
 	}
 }

@@ -7,28 +7,30 @@ import (
 	"github.com/tidemill/tidemill/internal/kernel"
 )
 
-// predictions turns s.scores into predictions: probabilities under logistic and softmax loss,
-// the scores themselves otherwise.
-func (s *stepper) predictions(dst []float32) {
+// predictions turns a span's scores into predictions, in dst [N × K]: probabilities under
+// logistic and softmax loss, the scores themselves otherwise.
+func (s *stepper) predictions(dst []float32, sp span) {
+	k := s.plan.Outputs
+	dst, scores := sp.all(dst, k), sp.all(s.scores, k)
 	switch s.plan.Loss {
 	case engine.LossLogistic:
-		kernel.Sigmoid(dst, s.scores)
+		kernel.Sigmoid(dst, scores)
 	case engine.LossSoftmax:
-		k := s.plan.Outputs
 		for i := 0; i < len(dst); i += k {
-			kernel.Softmax(dst[i:i+k], s.scores[i:i+k])
+			kernel.Softmax(dst[i:i+k], scores[i:i+k])
 		}
 	default:
-		copy(dst, s.scores)
+		copy(dst, scores)
 	}
 }
 
-// losses fills loss and s.dscores, the gradient of Σ wᵢ·lossᵢ / N by the scores, from s.scores
-// and the predictions made of them.
-func (s *stepper) losses(in *engine.Inputs, pred, loss []float32) {
-	k := s.plan.Outputs
+// losses fills a span of loss and s.dscores, the gradient of Σ wᵢ·lossᵢ / N by the scores, from
+// s.scores and the predictions made of them.
+func (s *stepper) losses(sp span, pred, loss []float32) {
+	in, k := s.in, s.plan.Outputs
 	n := float32(in.N)
-	for i, y := range in.Labels {
+	for i := sp.lo; i < sp.hi; i++ {
+		y := in.Labels[i]
 		scale := 1 / n
 		if len(in.Weights) > 0 {
 			scale = in.Weights[i] / n

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/tidemill/tidemill"
@@ -19,10 +20,25 @@ func TestConformance(t *testing.T) {
 	for _, level := range kernel.Levels() {
 		t.Run(level.String(), func(t *testing.T) {
 			enginetest.Run(t, func(s *tidemill.Spec, shape engine.Shape) (engine.Model, error) {
-				return native.Compile(s, shape, level)
+				return native.Compile(s, shape, level, nil)
 			})
 		})
 	}
+}
+
+// With factors in bfloat16, which have eight significant bits, values pass through up to six
+// products. (Kinds in which a unit has its input so near 0 that it is rectified otherwise are left
+// out: there the gradient is another one, and rightly so.)
+func TestConformanceBFloat16(t *testing.T) {
+	enginetest.Suite{
+		Compile: func(s *tidemill.Spec, shape engine.Shape) (engine.Model, error) {
+			half := *s
+			half.Architecture.Precision = tidemill.BFloat16
+			return native.Compile(&half, shape, kernel.Best(), nil)
+		},
+		Kinds:     []string{tidemill.MLP, tidemill.DCN},
+		Tolerance: enginetest.Tolerance{Value: 0.03, Gradient: 0.06, Split: 0.02},
+	}.Run(t)
 }
 
 var kinds = []string{tidemill.Logistic, tidemill.FM, tidemill.MLP, tidemill.WideDeep, tidemill.DeepFM, tidemill.DLRM, tidemill.DCN}
@@ -38,7 +54,7 @@ func compileAt(t testing.TB, kind string, fields, width int, level kernel.Level)
 	t.Helper()
 	shape := engine.Shape{Fields: fields, Width: width, IsCross: make([]bool, fields), FieldNames: make([]string, fields), Outputs: 1}
 	shape.IsCross[fields-1] = true
-	m, err := native.Compile(&tidemill.Spec{Architecture: tidemill.Architecture{Kind: kind}}, shape, level)
+	m, err := native.Compile(&tidemill.Spec{Architecture: tidemill.Architecture{Kind: kind}}, shape, level, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,6 +127,66 @@ func rowsAreIndependent(t *testing.T, kind string, level kernel.Level) {
 		st.Predict(got[:], one, lookOne, p)
 		if math.Float32bits(got[0]) != math.Float32bits(want[i]) {
 			t.Errorf("%s at %v: example %d alone gives %v, in the batch %v", kind, level, i, got[0], want[i])
+		}
+	}
+}
+
+// A step has the same bits on any number of processors, whoever else computes.
+func TestProcessorsChangeNoBits(t *testing.T) {
+	const fields, width = 5, 3
+	for _, level := range kernel.Levels() {
+		n := 512 + 77 // two blocks
+		if level == kernel.Best() {
+			n += 512
+		}
+		for _, kind := range kinds {
+			for _, precision := range []string{tidemill.Float32, tidemill.BFloat16} {
+				spec := &tidemill.Spec{Architecture: tidemill.Architecture{Kind: kind, Precision: precision}}
+				shape := engine.Shape{Fields: fields, Width: width, IsCross: make([]bool, fields), FieldNames: make([]string, fields), Outputs: 1}
+				cores := engine.NewCores(3)
+				alone, err := native.Compile(spec, shape, level, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				shared, err := native.Compile(spec, shape, level, cores)
+				if err != nil {
+					t.Fatal(err)
+				}
+				in, look, p := batch(alone, n, fields, width)
+				want := alone.NewStepper().Step(in, look, p)
+				var wg sync.WaitGroup
+				for range 2 {
+					wg.Go(func() {
+						st := shared.NewStepper()
+						for range 2 {
+							got := st.Step(in, look, p)
+							same(t, kind+" predictions", got.Predictions, want.Predictions)
+							same(t, kind+" losses", got.Losses, want.Losses)
+							for i := range want.RowGrads {
+								same(t, kind+" gradient of a table", got.RowGrads[i], want.RowGrads[i])
+							}
+							for i := range want.DenseGrads {
+								same(t, kind+" gradient of a tensor", got.DenseGrads[i], want.DenseGrads[i])
+							}
+						}
+					})
+				}
+				wg.Wait()
+				for range 3 {
+					if !cores.Take() {
+						t.Fatal("a step kept a processor")
+					}
+				}
+			}
+		}
+	}
+}
+
+func same(t *testing.T, what string, got, want []float32) {
+	for i, v := range want {
+		if math.Float32bits(got[i]) != math.Float32bits(v) {
+			t.Errorf("%s: value %d is %v, on one processor %v", what, i, got[i], v)
+			return
 		}
 	}
 }

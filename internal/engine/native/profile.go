@@ -31,7 +31,7 @@ func Driver() engine.Driver {
 					return nil, err
 				}
 			}
-			return Compile(s, shape, level)
+			return Compile(s, shape, level, o.Cores)
 		},
 	}
 }

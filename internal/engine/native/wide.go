@@ -1,14 +1,12 @@
 package native
 
-import "github.com/tidemill/tidemill/internal/engine"
-
 // wideForward adds the linear part: z += Σⱼ xⱼ·row[:K] + Σ_w d[w]·dense[w,:]. Rows are dim
 // long; only their first K values are linear weights.
-func (s *stepper) wideForward(table, dense, dim int, in *engine.Inputs, look []engine.Lookup, p *engine.Params) {
-	k := s.plan.Outputs
+func (s *stepper) wideForward(ln *lane, sp span, table, dense, dim int) {
+	in, k := s.in, s.plan.Outputs
 	if table >= 0 {
-		rows, index := p.Rows[table], look[table].Index
-		for i := range in.N {
+		rows, index := s.p.Rows[table], s.look[table].Index
+		for i := sp.lo; i < sp.hi; i++ {
 			lo, hi := ids(in, i)
 			if k == 1 {
 				z := s.scores[i]
@@ -25,16 +23,17 @@ func (s *stepper) wideForward(table, dense, dim int, in *engine.Inputs, look []e
 		}
 	}
 	if dense >= 0 {
-		s.gemm.NN(s.scores, in.Dense, p.Dense[dense], in.N, k, in.Width)
+		ln.gemm.NN(sp.all(s.scores, k), sp.all(in.Dense, in.Width), s.p.Dense[dense], sp.n(), k, in.Width)
 	}
 }
 
-// wideBackward adds the gradients of wideForward: drow[:K] += xⱼ·dz, ddense[w,:] += d[w]·dz.
-func (s *stepper) wideBackward(table, dense, dim int, in *engine.Inputs, look []engine.Lookup) {
-	k := s.plan.Outputs
+// wideGrad adds the block's gradients of wideForward: drow[:K] += xⱼ·dz, ddense[w,:] += d[w]·dz.
+func (s *stepper) wideGrad(ln *lane, table, dense, dim int) {
+	in, k := s.in, s.plan.Outputs
+	b := s.block
 	if table >= 0 {
-		rows, index := s.res.RowGrads[table], look[table].Index
-		for i := range in.N {
+		rows, index := s.res.RowGrads[table], s.look[table].Index
+		for i := b.lo; i < b.hi; i++ {
 			lo, hi := ids(in, i)
 			if k == 1 {
 				dz := s.dscores[i]
@@ -50,6 +49,6 @@ func (s *stepper) wideBackward(table, dense, dim int, in *engine.Inputs, look []
 		}
 	}
 	if dense >= 0 {
-		s.gemm.TN(s.res.DenseGrads[dense], in.Dense, s.dscores, in.Width, k, in.N)
+		ln.gemm.TN(s.res.DenseGrads[dense], b.all(in.Dense, in.Width), b.all(s.dscores, k), in.Width, k, b.n())
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -27,7 +28,10 @@ var stands = regexp.MustCompile(`(?m)^\t(VFNMSUB231PS|VSCALEFPS) +Z(\d+), Z(\d+)
 
 // spell replaces what stands for bfloat16 instructions in the file of flag -out.
 func spell() error {
-	path := outFlag()
+	path, err := outFlag()
+	if err != nil {
+		return err
+	}
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return err
@@ -75,7 +79,7 @@ func evex(opcode, prefix, reg, vvvv, rm int) []int {
 }
 
 // outFlag is the value of -out, which avo does not tell.
-func outFlag() string {
+func outFlag() (string, error) {
 	path := ""
 	set := flag.NewFlagSet("spell", flag.ContinueOnError)
 	set.StringVar(&path, "out", "", "")
@@ -83,10 +87,9 @@ func outFlag() string {
 		set.String(name, "", "")
 	}
 	if err := set.Parse(os.Args[1:]); err != nil || path == "" {
-		fmt.Fprintln(os.Stderr, "gen: give -pkg, -out and -stubs, nothing else")
-		os.Exit(2)
+		return "", errors.New("gen: give -pkg, -out and -stubs, nothing else")
 	}
-	return path
+	return path, nil
 }
 
 // pairRows512 rounds two rows to bfloat16 and joins them value by value: the first row's in the

@@ -8,9 +8,6 @@
 package main
 
 import (
-	"fmt"
-	"os"
-
 	. "github.com/mmcloughlin/avo/build"
 )
 
@@ -44,7 +41,6 @@ func main() {
 	vectors256()
 	Generate()
 	if err := spell(); err != nil {
-		fmt.Fprintln(os.Stderr, "gen:", err)
-		os.Exit(1)
+		panic(err)
 	}
 }

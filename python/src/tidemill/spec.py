@@ -90,6 +90,8 @@ class Architecture:
     rank: int | None = None
     layer_norm: bool | None = None
     dropout: float | None = None
+    precision: str | None = None
+    """float32 or bfloat16"""
     loss: str | None = None
     huber_delta: float | None = None
     init_scale: float | None = None
