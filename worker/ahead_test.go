@@ -36,7 +36,7 @@ architecture: {kind: logistic}
 		t.Fatal(err)
 	}
 	o := &loop{w: New(Config{}), m: m}
-	o.in = &reading{rows: &readAhead{pieces: make(chan piece), have: []tidemill.Batch{{Range: tidemill.Range{First: 0, Next: 8}, Rows: rb.NewRecordBatch()}}}}
+	o.in = &reading{rows: &readAhead{pieces: make(chan piece), have: []*block{{Batch: tidemill.Batch{Range: tidemill.Range{First: 0, Next: 8}, Rows: rb.NewRecordBatch()}, refs: 1}}}}
 	return newBatcher(o, &tidemill.Assignment{Shards: []tidemill.Owner{{Member: "a"}, {Member: "b"}}})
 }
 

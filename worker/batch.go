@@ -48,15 +48,25 @@ type batcher struct {
 
 // prepared is what is known of a batch before its parameters are.
 type prepared struct {
-	rng    tidemill.Range
-	rec    arrow.RecordBatch // the batch's rows without those put aside; nil: nothing prepared
-	err    error             // why nothing is, once it was tried
-	rowOf  []int64           // offset of each row of rec; nil while dense from rng.First
-	bad    []snapshot.BadRow
-	in     engine.Inputs
-	look   []engine.Lookup
-	sparse bool  // in, look and asks are filled in for rec
-	asks   []ask // by ps
+	rng   tidemill.Range
+	ready bool  // rng was read
+	err   error // why nothing is ready, once it was tried
+	from  *readAhead
+	parts []part // of from
+	// made: in is of the parts' blocks, with all that a step needs. Otherwise it is made of rec,
+	// its sparse half first and the rest in compute.
+	made    bool
+	rec     arrow.RecordBatch // the batch's rows without those put aside; with made, nil until asked for
+	newest  int64             // with made, event time
+	rowOf   []int64           // offset of each row; nil while dense from rng.First
+	bad     []snapshot.BadRow
+	in      *engine.Inputs // own or shared
+	own     engine.Inputs  // of which all is the batcher's
+	shared  engine.Inputs  // of which all but keys and offsets is a block's
+	offsets []int32        // of shared
+	look    []engine.Lookup
+	sparse  bool  // in, look and asks are filled in
+	asks    []ask // by ps
 }
 
 // ask is which rows of which tables one ps is asked for.
@@ -67,6 +77,7 @@ type ask struct {
 
 func newPrepared(ps, tables int) *prepared {
 	p := &prepared{asks: make([]ask, ps)}
+	p.in = &p.own
 	for i := range p.asks {
 		p.asks[i] = ask{make([][]uint64, tables), make([][]int32, tables)}
 	}
@@ -121,7 +132,7 @@ func (b *batcher) begin(ctx context.Context, cur Batch) error {
 	b.cur = cur
 	b.prepared.release()
 	b.prepared, b.spare = b.spare, b.prepared
-	if b.rng == cur.Range && (b.rec != nil || b.err != nil) {
+	if b.rng == cur.Range && (b.ready || b.err != nil) {
 		return b.err
 	}
 	return b.prepare(ctx, cur.Range)
@@ -131,7 +142,7 @@ func (b *batcher) begin(ctx context.Context, cur Batch) error {
 // a push is repeated: what was read then is there already, and cannot be read twice. What it
 // cannot do is left to begin, which says why.
 func (b *batcher) ahead(ctx context.Context, rng tidemill.Range) {
-	if b.m.Plan.Learns() && !b.m.Plan.SparseFrozen(b.state) || b.spare.rng == rng && (b.spare.rec != nil || b.spare.err != nil) {
+	if b.m.Plan.Learns() && !b.m.Plan.SparseFrozen(b.state) || b.spare.rng == rng && (b.spare.ready || b.spare.err != nil) {
 		return
 	}
 	current := b.prepared
@@ -150,17 +161,31 @@ func (p *prepared) release() {
 		p.rec.Release()
 		p.rec = nil
 	}
+	for i := range p.parts {
+		p.from.drop(p.parts[i].block)
+	}
+	clear(p.parts)
+	p.parts, p.ready, p.made = p.parts[:0], false, false
 }
 
 // prepare reads a batch's rows and puts aside those that cannot be used.
-func (b *batcher) prepare(ctx context.Context, rng tidemill.Range) error {
+func (b *batcher) prepare(ctx context.Context, rng tidemill.Range) (err error) {
 	b.prepared.release()
 	b.err = nil
-	pieces, err := b.o.in.rows.next(ctx, rng)
-	if err != nil {
+	b.from = b.o.in.rows
+	if b.parts, err = b.from.next(ctx, b.parts, rng); err != nil {
 		return err
 	}
-	b.rng, b.bad, b.rowOf, b.sparse = rng, b.bad[:0], nil, false
+	b.rng, b.ready, b.bad, b.rowOf, b.sparse = rng, true, b.bad[:0], nil, false
+	b.made = !slices.ContainsFunc(b.parts, func(p part) bool { return p.plan != b.m.Plan })
+	if b.made {
+		b.share()
+		return b.lookups()
+	}
+	pieces := make([]tidemill.Batch, len(b.parts))
+	for i := range b.parts {
+		pieces[i] = b.parts[i].batch()
+	}
 	if slices.ContainsFunc(pieces, func(p tidemill.Batch) bool { return p.Offsets != nil }) {
 		for _, p := range pieces {
 			for i := range int(p.Rows.NumRows()) {
@@ -168,15 +193,50 @@ func (b *batcher) prepare(ctx context.Context, rng tidemill.Range) error {
 			}
 		}
 	}
-	if len(pieces) == 1 {
-		b.rec = pieces[0].Rows
-	} else if b.rec, err = concat(pieces); err != nil {
+	b.undecodable(pieces)
+	if b.rec, err = joined(pieces); err != nil {
 		return err
 	}
-	b.undecodable(pieces)
+	b.in = &b.own
 	b.drop(b.m.Plan.Check(b.rec, true))
 	if !b.m.Plan.Learns() || b.m.Plan.SparseFrozen(b.state) {
 		return b.inputs()
+	}
+	return nil
+}
+
+// share makes in of the parts' blocks.
+func (b *batcher) share() {
+	b.newest = 0
+	for i := range b.parts {
+		b.newest = max(b.newest, b.parts[i].newest())
+	}
+	if len(b.parts) == 1 {
+		b.in = &b.shared
+		b.parts[0].view(b.in, &b.offsets)
+		return
+	}
+	b.in = &b.own
+	b.in.Reset(b.parts[0].in.Fields, b.parts[0].in.Width)
+	for i := range b.parts {
+		b.parts[i].add(b.in)
+	}
+}
+
+// separate makes rec of what came with blocks, so that rows can be left out.
+func (b *batcher) separate() (err error) {
+	if !b.made {
+		return nil
+	}
+	if b.rec, err = record(b.parts); err != nil {
+		return err
+	}
+	b.made = false
+	if b.in == &b.shared {
+		b.own.Reset(b.shared.Fields, b.shared.Width)
+		b.parts[0].add(&b.own)
+		b.own.Keys = append(b.own.Keys, b.shared.Keys...)
+		b.in = &b.own
 	}
 	return nil
 }
@@ -263,10 +323,15 @@ func (b *batcher) tellBad(bad []snapshot.BadRow) {
 
 // inputs fills in the sparse half of the inputs and who is asked for which rows.
 func (b *batcher) inputs() error {
-	if err := b.m.Plan.Sparse(b.ws, &b.in, b.rec, b.state); err != nil {
+	if err := b.m.Plan.Sparse(b.ws, b.in, b.rec, b.state); err != nil {
 		return err
 	}
-	b.look = engine.Lookups(b.look, &b.scratch, &b.in, b.m.Engine)
+	return b.lookups()
+}
+
+// lookups fills in who is asked for which rows.
+func (b *batcher) lookups() error {
+	b.look = engine.Lookups(b.look, &b.scratch, b.in, b.m.Engine)
 	b.sparse = true
 	if len(b.peers) == 1 {
 		for t := range b.look {
@@ -322,14 +387,16 @@ func (b *batcher) compute(ctx context.Context) error {
 		if err := b.gather(); err != nil {
 			return err
 		}
-		if err := b.m.Plan.Numeric(b.ws, &b.in, b.rec, b.state); err != nil {
-			return err
-		}
-		if err := b.m.Plan.Labels(&b.in, b.rec); err != nil {
-			return err
+		if !b.made {
+			if err := b.m.Plan.Numeric(b.ws, b.in, b.rec, b.state); err != nil {
+				return err
+			}
+			if err := b.m.Plan.Labels(b.in, b.rec); err != nil {
+				return err
+			}
 		}
 		b.keys()
-		b.result = b.step.Step(&b.in, b.look, &b.params)
+		b.result = b.step.Step(b.in, b.look, &b.params)
 		if err := b.step.Err(); err != nil {
 			return err
 		}
@@ -486,7 +553,9 @@ func (b *batcher) tell() error {
 		}
 	}
 	b.tag.EventMax = 0
-	if b.in.N > 0 {
+	if b.made {
+		b.tag.EventMax = b.newest
+	} else if b.in.N > 0 {
 		if _, newest, ok := b.m.Plan.EventTimes(b.rec); ok {
 			b.tag.EventMax = newest
 		}

@@ -18,7 +18,7 @@ const notFiniteReason = "loss or gradient is not finite on the parameters of its
 // notFinite returns the rows to put aside so that loss and gradient of the others together are
 // finite, in increasing order; nil when those of the whole batch are.
 func (b *batcher) notFinite() ([]feature.BadRow, error) {
-	var at []int
+	var at []int // of rows to leave out
 	for i, l := range b.result.Losses {
 		if !finite(l) {
 			at = append(at, i)
@@ -28,7 +28,9 @@ func (b *batcher) notFinite() ([]feature.BadRow, error) {
 		if b.finite() {
 			return nil, nil
 		}
-		in := b.in
+		if err := b.separate(); err != nil {
+			return nil, err
+		}
 		params := make([]map[uint64]int, len(b.look)) // position of each id among those pulled
 		for t := range b.look {
 			params[t] = make(map[uint64]int, len(b.look[t].Unique))
@@ -42,10 +44,12 @@ func (b *batcher) notFinite() ([]feature.BadRow, error) {
 			err = errors.Join(err, e)
 			return ok
 		})
-		b.in = in
 		if err != nil {
 			return nil, err
 		}
+	}
+	if err := b.separate(); err != nil {
+		return nil, err
 	}
 	bad := make([]feature.BadRow, len(at))
 	for k, i := range at {

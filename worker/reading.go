@@ -66,6 +66,6 @@ func (o *loop) begin(ctx context.Context) error {
 		return err
 	}
 	in.cancel = cancel
-	in.rows = newReadAhead(rctx, reader, o.step, from, end)
+	in.rows = newReadAhead(rctx, reader, o.m.Plan, o.step, from, end)
 	return nil
 }

@@ -61,10 +61,7 @@ func (c *category) raw(dst []uint64, w *Workspace, arr arrow.Array, lo int) erro
 		if len(dst) == 0 {
 			return nil
 		}
-		offs, data := a.ValueOffsets()[lo:hi+1], w.bytesOf(arr)
-		for i := range dst {
-			dst[i] = hashText(c.seed, data[offs[i]:offs[i+1]])
-		}
+		hashTexts(dst, c.seed, w.bytesOf(arr), a.ValueOffsets()[lo:hi+1])
 	case *array.Dictionary:
 		return c.rawDictionary(dst, w, a, lo)
 	case *array.Int64:

@@ -146,6 +146,9 @@ func checkText(bad []BadRow, c *planColumn, arr arrow.Array) []BadRow {
 	if err != nil {
 		return bad
 	}
+	if all, ok := t.span(); ok && ascii(all) {
+		return bad
+	}
 	for i := range t.n {
 		if valid(bitmap, off, i) && !utf8.Valid(t.at(i)) {
 			add(i)

@@ -41,6 +41,8 @@ type Plan struct {
 	fingerprint  uint64
 	moving       bool // some ids depend on running moments, which never freeze
 
+	logs []float64 // of all numbers; nil where none takes logarithms
+
 	pool sync.Pool // of *Workspace, for the calls that take none
 }
 
@@ -174,6 +176,7 @@ func (p *Plan) add(schema *arrow.Schema, f *tidemill.FeatureSpec, byName map[str
 	switch fd.role {
 	case roleDense:
 		n := newNumber(f, fd.col)
+		p.logarithms(&n)
 		if f.Standardize != nil {
 			p.standardize(&n, f.Name)
 		}
@@ -183,6 +186,7 @@ func (p *Plan) add(schema *arrow.Schema, f *tidemill.FeatureSpec, byName map[str
 	case roleBucket:
 		fd.category = newCategory(fd.seed) // for its null and unknown ids
 		fd.number = newNumber(f, fd.col)
+		p.logarithms(&fd.number)
 		if f.Standardize != nil {
 			p.standardize(&fd.number, f.Name)
 			c.bounded = c.bounded || !fd.number.bounded()
@@ -212,6 +216,17 @@ func (p *Plan) add(schema *arrow.Schema, f *tidemill.FeatureSpec, byName map[str
 	}
 	byName[f.Name] = len(p.fields)
 	p.fields = append(p.fields, fd)
+}
+
+// logarithms gives n the plan's table, where it takes logarithms.
+func (p *Plan) logarithms(n *number) {
+	if !n.log1p {
+		return
+	}
+	if p.logs == nil {
+		p.logs = logTable()
+	}
+	n.logs = p.logs
 }
 
 // standardize gives n running moments of its own.

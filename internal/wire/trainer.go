@@ -47,8 +47,10 @@ type Grant struct {
 	Next int64 `json:"next"`
 }
 
-// Window is how many rows of a partition the trainer grants ahead of what is acknowledged.
-func Window(batch int) int64 { return max(1024, 4*int64(batch)) }
+// Window is how many rows of a partition the trainer grants ahead of what is acknowledged: enough
+// small batches for a report and its grant to be back long before they are used up, and not so
+// many large ones that a cut, which lies behind all that is granted, is long in coming.
+func Window(batch int) int64 { return max(1024, 4*int64(batch), min(16*int64(batch), 16384)) }
 
 // Coordinator is what the leading trainer offers to workers.
 type Coordinator interface {

@@ -47,7 +47,8 @@ func (c *Cursor) Rest() int {
 }
 
 // Next returns the next rows, at most limit, from the pieces at hand: fetch(pos) returns the
-// piece that holds pos, which the cursor then owns, or false when it would have to wait.
+// piece that holds pos, which the cursor then owns, or false when it would have to wait. Small
+// pieces are joined, which copies them; once there is half of limit, a piece's end ends the batch.
 // schema is asked after the last fetch. ok is false when there is not one row at hand.
 func (c *Cursor) Next(limit int, fetch func(pos int64) (Piece, bool), schema func() *arrow.Schema) (b tidemill.Batch, ok bool, err error) {
 	limit = max(1, limit)
@@ -61,6 +62,9 @@ func (c *Cursor) Next(limit int, fetch func(pos int64) (Piece, bool), schema fun
 	first, pos, appended := c.pos, c.pos, time.Time{}
 	for want := int64(limit); want > 0; {
 		if c.cur.Rows == nil || pos >= c.cur.Next() {
+			if pos > first && 2*want <= int64(limit) {
+				break
+			}
 			p, ok := fetch(pos)
 			if !ok {
 				break
@@ -69,7 +73,12 @@ func (c *Cursor) Next(limit int, fetch func(pos int64) (Piece, bool), schema fun
 			c.cur = p
 		}
 		n := min(want, c.cur.Next()-pos)
-		c.parts = append(c.parts, c.cur.Rows.NewSlice(pos-c.cur.First, pos-c.cur.First+n))
+		if n == c.cur.Rows.NumRows() { // which holds pos, so this is all of it
+			c.cur.Rows.Retain()
+			c.parts = append(c.parts, c.cur.Rows)
+		} else {
+			c.parts = append(c.parts, c.cur.Rows.NewSlice(pos-c.cur.First, pos-c.cur.First+n))
+		}
 		appended = c.cur.Appended
 		pos, want = pos+n, want-n
 	}
