@@ -30,6 +30,15 @@ def binary() -> Path:
         pytest.skip(str(e))
 
 
+def with_engine(binary: Path) -> None:
+    """Skips the test where the program is built without the engine tensorflow, unless $TIDEMILL_REQUIRE_TENSORFLOW is set."""
+    out = subprocess.run([str(binary), "doctor", "--data-dir", os.devnull], capture_output=True, text=True, timeout=120)
+    if "engine tensorflow: version" not in out.stdout + out.stderr:
+        if os.environ.get("TIDEMILL_REQUIRE_TENSORFLOW"):
+            pytest.fail(f"the engine tensorflow cannot be used: {out.stdout}{out.stderr}")
+        pytest.skip("this tidemill is built without the engine tensorflow (make tensorflow)")
+
+
 @pytest.fixture(scope="session")
 def node(binary: Path) -> Iterator[tidemill.LocalNode]:
     with tidemill.local(binary=binary) as n:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -19,9 +20,10 @@ keras = pytest.importorskip("keras")
 import tensorflow as tf  # noqa: E402
 
 import tidemill  # noqa: E402
-from tidemill.keras import Exported, export  # noqa: E402
+from tidemill._ids import first_row, id_of, mix  # noqa: E402
+from tidemill.keras import Exported, export, load_weights  # noqa: E402
 from tidemill.keras._file import unpack  # noqa: E402
-from tidemill.keras._patch import kept, mix  # noqa: E402
+from tidemill.keras._patch import kept  # noqa: E402
 
 L = keras.layers
 Make = Callable[[], Any]
@@ -430,3 +432,59 @@ def test_custom_labels(tmp_path: pathlib.Path) -> None:
 def test_the_result_is_printed(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     export(two_tables(), tmp_path / "m.graph", rows=8)
     assert "the losses differ from Keras' by" in capsys.readouterr().out
+
+
+def trained(weights: dict[str, Any], tables: dict[str, dict[int, list[float]]], hashed: dict[str, int]) -> tidemill.Snapshot:
+    """A snapshot with such tensors, and rows of tables by id."""
+    rows = {
+        name: pa.table(
+            {
+                "id": pa.array(sorted(t), pa.uint64()),
+                "weight": pa.array([t[i] for i in sorted(t)], pa.list_(pa.float32(), len(next(iter(t.values()))))),
+            }
+        )
+        for name, t in tables.items()
+    }
+    spec = {"seed": 7, "features": [{"name": n, "column": n, "hash": {"buckets": b}} for n, b in hashed.items()]}
+    return tidemill.Snapshot("j", 1, "m", (), 0, "", spec, rows, weights, {}, {}, {}, (), ())
+
+
+def test_weights_go_back_into_the_model() -> None:
+    model = two_tables()
+    tensors = {v.path: np.full(v.shape, 0.25, np.float32) for v in model.variables if "seed" not in v.path}
+    users = {id_of("user", f"u{i}", 50): [float(i)] * 4 for i in range(3)}
+    items = {id_of("item", 9): [9.0, 8.0, 7.0]}
+    snapshot = trained(tensors, {"users": users, "items": items}, {"user": 50, "item": 0})
+    load_weights(model, snapshot, {"user": ["u2", None, "u0"], "item": [9, 10]})
+    table = keras.ops.convert_to_numpy(model.get_layer("users").embeddings)
+    assert table[0].tolist() == [2.0] * 4
+    assert table[2].tolist() == [0.0] * 4
+    assert np.abs(table[1]).max() <= 0.05  # as it was
+    other = keras.ops.convert_to_numpy(model.get_layer("items").embeddings)
+    assert other[0].tolist() == [9.0, 8.0, 7.0]
+    begun = first_row({"kind": "uniform", "scale": 0.05}, 3, 7, "items", id_of("item", 10))
+    assert other[1].tolist() == begun.tolist()
+    dense = next(v for v in model.trainable_variables if v.path.endswith("kernel"))
+    assert (keras.ops.convert_to_numpy(dense) == 0.25).all()
+
+
+def test_weights_of_another_model() -> None:
+    model = two_tables()
+    good = {v.path: np.zeros(v.shape, np.float32) for v in model.variables if "seed" not in v.path}
+    with pytest.raises(tidemill.InvalidError, match=r"no tensor .*kernel"):
+        load_weights(model, trained({}, {}, {}))
+    with pytest.raises(tidemill.InvalidError, match="shape"):
+        load_weights(model, trained({k: np.zeros(v.shape[:-1], np.float32) for k, v in good.items()}, {}, {}))
+    with pytest.raises(tidemill.InvalidError, match="no table 'users'"):
+        load_weights(model, trained(good, {}, {"user": 0}), {"user": [1]})
+    with pytest.raises(tidemill.InvalidError, match="'age' that is not looked up"):
+        load_weights(model, trained(good, {}, {}), {"age": [1]})
+    with pytest.raises(tidemill.InvalidError, match="has 100 rows"):
+        load_weights(model, trained(good, {}, {"user": 0}), {"user": range(101)})
+
+
+def test_rows_begin_as_on_the_server() -> None:
+    row = 12345678901234567890
+    got = {k: first_row({"kind": k, "scale": 0.05}, 3, 7, "users", row) for k in ("uniform", "normal")}
+    assert np.allclose(got["uniform"], [-0.027977724, -0.032986727, 0.03427313], rtol=1e-6)
+    assert np.allclose(got["normal"], [-0.028594373, -0.08733299, -0.028953988], rtol=1e-5)

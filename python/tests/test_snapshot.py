@@ -11,6 +11,7 @@ import pytest
 from conftest import clicks, spec
 
 import tidemill
+from tidemill._ids import id_of
 from tidemill.snapshot import merge, read_record, row_ids
 
 LAYOUT = {"dim": 2, "state": 1, "average": True}
@@ -146,3 +147,16 @@ def test_layers_are_put_together_as_one_would_by_hand(seed: int) -> None:
     got = merge([layers[i] for i in order], LAYOUT)
     assert row_ids(got).tolist() == sorted(want)
     assert [row[0] for row in got["state"].to_pylist()] == [want[i] for i in sorted(want)]
+
+
+def test_ids_are_those_of_the_server(client: tidemill.Client, node: tidemill.LocalNode, topic: str) -> None:
+    rows = pa.table(
+        {"user": pa.array(["a", "b", "ä"] * 20), "item": pa.array([-1, 0, 7] * 20), "clicked": pa.array([0, 1, 1] * 20)}
+    )
+    client.produce(topic, rows)
+    job = spec(topic, topic)
+    job.features = [tidemill.Feature("user", hash={"buckets": 1000}), tidemill.Feature("item", hash={})]
+    client.submit(job, until_end=True).wait(timeout=120)
+    ids, _ = tidemill.load_snapshot(node.data_dir, job=topic).table_weights("weights")
+    want = {id_of("user", u, 1000) for u in ("a", "b", "ä")} | {id_of("item", i) for i in (-1, 0, 7)}
+    assert set(ids.tolist()) == want

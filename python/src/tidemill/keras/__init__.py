@@ -6,9 +6,12 @@
     tidemill.keras.export(model, "ratings.graph")
     client.submit({..., "architecture": {"kind": "graph", "file": "ratings.graph"}})
 
-`export` writes a compiled Keras 3 model (TensorFlow backend) as a graph file (docs/format/graph.md). It needs the extra
-`keras`; this module alone imports Keras and TensorFlow."""
+    tidemill.keras.load_weights(model, tidemill.load_snapshot("data"), {"user": user_ids, "item": item_ids})
+
+`export` writes a compiled Keras 3 model (TensorFlow backend) as a graph file (docs/format/graph.md); `load_weights` gives
+the model what was trained. They need the extra `keras`: this module alone imports Keras and TensorFlow."""
 
 from ._export import Exported, export
+from ._load import load_weights
 
-__all__ = ["Exported", "export"]
+__all__ = ["Exported", "export", "load_weights"]

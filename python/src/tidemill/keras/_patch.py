@@ -12,16 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-MASK = (1 << 64) - 1
-
-
-def mix(x: int) -> int:
-    """The finaliser of SplitMix64."""
-    x ^= x >> 30
-    x = x * 0xBF58476D1CE4E5B9 & MASK
-    x ^= x >> 27
-    x = x * 0x94D049BB133111EB & MASK
-    return x ^ x >> 31
+from .._ids import mix
 
 
 def mix_tensor(x: Any) -> Any:

@@ -268,13 +268,17 @@ class Graph:
     moving: list[tuple[Any, Any]]  # norm and variable
 
 
+def find(tracer: Tracer) -> None:
+    """Finds what is fed. It depends on the look-ups, and masks depend on which inputs are looked up."""
+    for _ in range(2 if tracer.made.comparisons else 1):
+        tracer.fed = []
+        tf.function(tracer.build, autograph=False).get_concrete_function(*tracer.specs())
+
+
 def trace(made: Reading) -> Graph:
     """Traces a model, or refuses it with what stands in the way."""
     tracer = Tracer(made)
-    # What is fed depends on the look-ups, and masks on which inputs are looked up: find both first.
-    for _ in range(2 if made.comparisons else 1):
-        tracer.fed = []
-        tf.function(tracer.build, autograph=False).get_concrete_function(*tracer.specs())
+    find(tracer)
     concrete = tf.function(tracer.build, autograph=False).get_concrete_function(*tracer.specs())
     frozen = convert_variables_to_constants_v2(concrete, lower_control_flow=False, aggressive_inlining=True)
     fetches = [t.name for t in frozen.outputs]
