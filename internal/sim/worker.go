@@ -98,9 +98,12 @@ func (k *workerNode) knows(p int) bool { return k.w.logOf(p) < len(k.ends) }
 
 // heard learns where the log ends now.
 func (k *workerNode) heard(ends []int64) {
+	before := len(k.ends)
 	k.ends = ends
 	for _, p := range sortedKeys(k.loops) {
-		if l := k.loops[p]; l.joined && k.offer(p, l) {
+		// That the log is known at all is news too: it may end where the trainer stands.
+		fresh := k.w.logOf(p) >= before
+		if l := k.loops[p]; l.joined && (k.offer(p, l) || fresh) {
 			k.report(p, l, false)
 		}
 	}
