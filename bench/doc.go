@@ -1,4 +1,9 @@
-// Package bench runs whole clusters of real processes of the program and measures them.
+// Package bench measures the program: the suite that [All] runs, and whole clusters of its processes.
+//
+// The suite: [Trains] (passes over a stream), [Stream], [Params] (a parameter server), [Kernels],
+// [Snapshots], [Serve], [Swap], [Freshness] (how soon events are served, and what that is worth) and
+// [Scale] return what package report writes down as Go benchmark lines, JSON or a page. Package
+// workload makes their rows, package peers holds what other systems are run with on the same ones.
 //
 // [Chaos] keeps a cluster under faults of every kind (processes killed, paused and stopped, links cut,
 // slow and lossy, a disk without room) while a producer appends rows, a job of their counts is

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"runtime/pprof"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -141,9 +142,12 @@ func Train(ctx context.Context, cfg TrainConfig) (*TrainResult, error) {
 	return res, nil
 }
 
-// withNode runs a node on loopback addresses for as long as f takes.
+// withNode runs a node on free loopback ports for as long as f takes.
 func withNode(ctx context.Context, cfg node.Config, f func(ctx context.Context, n *node.Node) error) error {
 	cfg.RPC, cfg.HTTP, cfg.Gossip, cfg.Stream = "127.0.0.1:0", "-", "-", "-"
+	if slices.Contains(cfg.Roles, node.RoleServing) {
+		cfg.GRPC, cfg.HTTP = "127.0.0.1:0", "127.0.0.1:0"
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}

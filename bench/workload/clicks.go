@@ -77,8 +77,10 @@ func uniform(key uint64, n int) float64 {
 }
 
 // effect returns a roughly normal number with deviation 1 that belongs to a value.
-func (c *Clicks) effect(kind, field, rank int) float64 {
-	h := tidemill.Mix(tidemill.Mix(c.Seed+uint64(kind)<<32+uint64(field)) ^ uint64(rank)*0xd6e8feb86659fd93)
+func (c *Clicks) effect(kind, field, rank int) float64 { return effect(c.Seed, kind, field, rank) }
+
+func effect(seed uint64, kind, field, rank int) float64 {
+	h := tidemill.Mix(tidemill.Mix(seed+uint64(kind)<<32+uint64(field)) ^ uint64(rank)*0xd6e8feb86659fd93)
 	// The sum of four uniform numbers of 16 bits has variance 1/3.
 	sum := float64(h&0xffff) + float64(h>>16&0xffff) + float64(h>>32&0xffff) + float64(h>>48)
 	return (sum/65536 - 2) * math.Sqrt(3)
@@ -187,6 +189,12 @@ func (c *Clicks) Batch(first int64, n int) arrow.RecordBatch {
 	}
 	return b.NewRecordBatch()
 }
+
+// Rows is 0: there is no end.
+func (c *Clicks) Rows() int64 { return 0 }
+
+// Read is Batch.
+func (c *Clicks) Read(first int64, n int) (arrow.RecordBatch, error) { return c.Batch(first, n), nil }
 
 // BestAUC is the area under the curve that the true probabilities reach over rows
 // [first, first+n).
