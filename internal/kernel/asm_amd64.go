@@ -514,3 +514,75 @@ func dot256(a *float32, b *float32, n int) float32
 //
 //go:noescape
 func dots256(c *float32, a *float32, b *float32, m int, n int)
+
+// gatherRows512 writes 0 + x·row for each row.
+// Strides in bytes; mask is of the columns beyond the last whole vector.
+//
+//go:noescape
+func gatherRows512(dst *float32, rows *float32, index *int32, x *float32, n int, stride int, dim int, mask uint32)
+
+// gatherRows256 writes 0 + x·row for each row.
+// Strides in bytes; mask is of the columns beyond the last whole vector.
+//
+//go:noescape
+func gatherRows256(dst *float32, rows *float32, index *int32, x *float32, n int, stride int, dim int, mask *int32)
+
+// sumFactors512 adds t = x·row to sum and t² to squares, for each row.
+// Strides in bytes; mask is of the columns beyond the last whole vector.
+//
+//go:noescape
+func sumFactors512(sum *float32, squares *float32, rows *float32, index *int32, x *float32, n int, stride int, dim int, mask uint32)
+
+// sumFactors256 adds t = x·row to sum and t² to squares, for each row.
+// Strides in bytes; mask is of the columns beyond the last whole vector.
+//
+//go:noescape
+func sumFactors256(sum *float32, squares *float32, rows *float32, index *int32, x *float32, n int, stride int, dim int, mask *int32)
+
+// gatherFactors512 is gatherRows and sumFactors.
+// Strides in bytes; mask is of the columns beyond the last whole vector.
+//
+//go:noescape
+func gatherFactors512(dst *float32, sum *float32, squares *float32, rows *float32, index *int32, x *float32, n int, stride int, dim int, mask uint32)
+
+// gatherFactors256 is gatherRows and sumFactors.
+// Strides in bytes; mask is of the columns beyond the last whole vector.
+//
+//go:noescape
+func gatherFactors256(dst *float32, sum *float32, squares *float32, rows *float32, index *int32, x *float32, n int, stride int, dim int, mask *int32)
+
+// scatterRows512 adds x·d to each row of grads.
+// Strides in bytes; mask is of the columns beyond the last whole vector.
+//
+//go:noescape
+func scatterRows512(grads *float32, d *float32, index *int32, x *float32, n int, stride int, dstride int, dim int, mask uint32)
+
+// scatterRows256 adds x·d to each row of grads.
+// Strides in bytes; mask is of the columns beyond the last whole vector.
+//
+//go:noescape
+func scatterRows256(grads *float32, d *float32, index *int32, x *float32, n int, stride int, dstride int, dim int, mask *int32)
+
+// scatterFactors512 adds scale·x·(sum − x·row) to each row of grads.
+// Strides in bytes; mask is of the columns beyond the last whole vector.
+//
+//go:noescape
+func scatterFactors512(grads *float32, rows *float32, sum *float32, index *int32, x *float32, n int, stride int, dim int, scale float32, mask uint32)
+
+// scatterFactors256 adds scale·x·(sum − x·row) to each row of grads.
+// Strides in bytes; mask is of the columns beyond the last whole vector.
+//
+//go:noescape
+func scatterFactors256(grads *float32, rows *float32, sum *float32, index *int32, x *float32, n int, stride int, dim int, scale float32, mask *int32)
+
+// scatterBoth512 is scatterFactors, then scatterRows, of each row.
+// Strides in bytes; mask is of the columns beyond the last whole vector.
+//
+//go:noescape
+func scatterBoth512(grads *float32, rows *float32, sum *float32, d *float32, index *int32, x *float32, n int, stride int, dstride int, dim int, scale float32, mask uint32)
+
+// scatterBoth256 is scatterFactors, then scatterRows, of each row.
+// Strides in bytes; mask is of the columns beyond the last whole vector.
+//
+//go:noescape
+func scatterBoth256(grads *float32, rows *float32, sum *float32, d *float32, index *int32, x *float32, n int, stride int, dstride int, dim int, scale float32, mask *int32)

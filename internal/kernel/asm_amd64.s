@@ -7570,3 +7570,827 @@ join:
 	JNZ          row
 	VZEROUPPER
 	RET
+
+// func gatherRows512(dst *float32, rows *float32, index *int32, x *float32, n int, stride int, dim int, mask uint32)
+// Requires: AVX, AVX512F
+TEXT ·gatherRows512(SB), NOSPLIT, $0-60
+	MOVQ dst+0(FP), AX
+	MOVQ rows+8(FP), CX
+	MOVQ dim+48(FP), DX
+
+columns:
+	CMPQ DX, $0x00000010
+	JL   rest
+	MOVQ index+16(FP), BX
+	MOVQ x+24(FP), SI
+	MOVQ n+32(FP), DI
+	MOVQ AX, R8
+
+row:
+	MOVLQSX      (BX), R9
+	IMULQ        stride+40(FP), R9
+	VBROADCASTSS (SI), Z0
+	VPXORD       Z1, Z1, Z1
+	VMOVUPS      (CX)(R9*1), Z2
+	VFMADD231PS  Z2, Z0, Z1
+	VMOVUPS      Z1, (R8)
+	MOVQ         dim+48(FP), R9
+	LEAQ         (R8)(R9*4), R8
+	ADDQ         $0x00000004, BX
+	ADDQ         $0x00000004, SI
+	DECQ         DI
+	JNZ          row
+	ADDQ         $0x00000040, AX
+	ADDQ         $0x00000040, CX
+	SUBQ         $0x00000010, DX
+	JMP          columns
+
+rest:
+	TESTQ DX, DX
+	JZ    done
+	MOVL  mask+56(FP), DX
+	KMOVW DX, K1
+	MOVQ  index+16(FP), DX
+	MOVQ  x+24(FP), BX
+	MOVQ  n+32(FP), SI
+
+tail:
+	MOVLQSX      (DX), DI
+	IMULQ        stride+40(FP), DI
+	VBROADCASTSS (BX), Z0
+	VPXORD       Z3, Z3, Z3
+	VMOVUPS.Z    (CX)(DI*1), K1, Z1
+	VFMADD231PS  Z1, Z0, Z3
+	VMOVUPS      Z3, K1, (AX)
+	MOVQ         dim+48(FP), DI
+	LEAQ         (AX)(DI*4), AX
+	ADDQ         $0x00000004, DX
+	ADDQ         $0x00000004, BX
+	DECQ         SI
+	JNZ          tail
+
+done:
+	VZEROUPPER
+	RET
+
+// func gatherRows256(dst *float32, rows *float32, index *int32, x *float32, n int, stride int, dim int, mask *int32)
+// Requires: AVX, FMA3
+TEXT ·gatherRows256(SB), NOSPLIT, $0-64
+	MOVQ dst+0(FP), AX
+	MOVQ rows+8(FP), CX
+	MOVQ dim+48(FP), DX
+
+columns:
+	CMPQ DX, $0x00000008
+	JL   rest
+	MOVQ index+16(FP), BX
+	MOVQ x+24(FP), SI
+	MOVQ n+32(FP), DI
+	MOVQ AX, R8
+
+row:
+	MOVLQSX      (BX), R9
+	IMULQ        stride+40(FP), R9
+	VBROADCASTSS (SI), Y0
+	VXORPS       Y1, Y1, Y1
+	VMOVUPS      (CX)(R9*1), Y2
+	VFMADD231PS  Y2, Y0, Y1
+	VMOVUPS      Y1, (R8)
+	MOVQ         dim+48(FP), R9
+	LEAQ         (R8)(R9*4), R8
+	ADDQ         $0x00000004, BX
+	ADDQ         $0x00000004, SI
+	DECQ         DI
+	JNZ          row
+	ADDQ         $0x00000020, AX
+	ADDQ         $0x00000020, CX
+	SUBQ         $0x00000008, DX
+	JMP          columns
+
+rest:
+	TESTQ   DX, DX
+	JZ      done
+	MOVQ    mask+56(FP), DX
+	VMOVDQU (DX), Y0
+	MOVQ    index+16(FP), DX
+	MOVQ    x+24(FP), BX
+	MOVQ    n+32(FP), SI
+
+tail:
+	MOVLQSX      (DX), DI
+	IMULQ        stride+40(FP), DI
+	VBROADCASTSS (BX), Y1
+	VXORPS       Y2, Y2, Y2
+	VMASKMOVPS   (CX)(DI*1), Y0, Y3
+	VFMADD231PS  Y3, Y1, Y2
+	VMASKMOVPS   Y2, Y0, (AX)
+	MOVQ         dim+48(FP), DI
+	LEAQ         (AX)(DI*4), AX
+	ADDQ         $0x00000004, DX
+	ADDQ         $0x00000004, BX
+	DECQ         SI
+	JNZ          tail
+
+done:
+	VZEROUPPER
+	RET
+
+// func sumFactors512(sum *float32, squares *float32, rows *float32, index *int32, x *float32, n int, stride int, dim int, mask uint32)
+// Requires: AVX, AVX512F
+TEXT ·sumFactors512(SB), NOSPLIT, $0-68
+	MOVQ sum+0(FP), AX
+	MOVQ squares+8(FP), CX
+	MOVQ rows+16(FP), DX
+	MOVQ dim+56(FP), BX
+
+columns:
+	CMPQ    BX, $0x00000010
+	JL      rest
+	VMOVUPS (AX), Z0
+	VMOVUPS (CX), Z1
+	MOVQ    index+24(FP), SI
+	MOVQ    x+32(FP), DI
+	MOVQ    n+40(FP), R8
+
+row:
+	MOVLQSX      (SI), R9
+	IMULQ        stride+48(FP), R9
+	VBROADCASTSS (DI), Z2
+	VMOVUPS      (DX)(R9*1), Z3
+	VMULPS       Z3, Z2, Z3
+	VADDPS       Z3, Z0, Z0
+	VFMADD231PS  Z3, Z3, Z1
+	ADDQ         $0x00000004, SI
+	ADDQ         $0x00000004, DI
+	DECQ         R8
+	JNZ          row
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, (CX)
+	ADDQ         $0x00000040, AX
+	ADDQ         $0x00000040, CX
+	ADDQ         $0x00000040, DX
+	SUBQ         $0x00000010, BX
+	JMP          columns
+
+rest:
+	TESTQ     BX, BX
+	JZ        done
+	MOVL      mask+64(FP), BX
+	KMOVW     BX, K1
+	VMOVUPS.Z (AX), K1, Z0
+	VMOVUPS.Z (CX), K1, Z1
+	MOVQ      index+24(FP), BX
+	MOVQ      x+32(FP), SI
+	MOVQ      n+40(FP), DI
+
+tail:
+	MOVLQSX      (BX), R8
+	IMULQ        stride+48(FP), R8
+	VBROADCASTSS (SI), Z2
+	VMOVUPS.Z    (DX)(R8*1), K1, Z3
+	VMULPS       Z3, Z2, Z3
+	VADDPS       Z3, Z0, Z0
+	VFMADD231PS  Z3, Z3, Z1
+	ADDQ         $0x00000004, BX
+	ADDQ         $0x00000004, SI
+	DECQ         DI
+	JNZ          tail
+	VMOVUPS      Z0, K1, (AX)
+	VMOVUPS      Z1, K1, (CX)
+
+done:
+	VZEROUPPER
+	RET
+
+// func sumFactors256(sum *float32, squares *float32, rows *float32, index *int32, x *float32, n int, stride int, dim int, mask *int32)
+// Requires: AVX, FMA3
+TEXT ·sumFactors256(SB), NOSPLIT, $0-72
+	MOVQ sum+0(FP), AX
+	MOVQ squares+8(FP), CX
+	MOVQ rows+16(FP), DX
+	MOVQ dim+56(FP), BX
+
+columns:
+	CMPQ    BX, $0x00000008
+	JL      rest
+	VMOVUPS (AX), Y0
+	VMOVUPS (CX), Y1
+	MOVQ    index+24(FP), SI
+	MOVQ    x+32(FP), DI
+	MOVQ    n+40(FP), R8
+
+row:
+	MOVLQSX      (SI), R9
+	IMULQ        stride+48(FP), R9
+	VBROADCASTSS (DI), Y2
+	VMOVUPS      (DX)(R9*1), Y3
+	VMULPS       Y3, Y2, Y3
+	VADDPS       Y3, Y0, Y0
+	VFMADD231PS  Y3, Y3, Y1
+	ADDQ         $0x00000004, SI
+	ADDQ         $0x00000004, DI
+	DECQ         R8
+	JNZ          row
+	VMOVUPS      Y0, (AX)
+	VMOVUPS      Y1, (CX)
+	ADDQ         $0x00000020, AX
+	ADDQ         $0x00000020, CX
+	ADDQ         $0x00000020, DX
+	SUBQ         $0x00000008, BX
+	JMP          columns
+
+rest:
+	TESTQ      BX, BX
+	JZ         done
+	MOVQ       mask+64(FP), BX
+	VMOVDQU    (BX), Y0
+	VMASKMOVPS (AX), Y0, Y1
+	VMASKMOVPS (CX), Y0, Y2
+	MOVQ       index+24(FP), BX
+	MOVQ       x+32(FP), SI
+	MOVQ       n+40(FP), DI
+
+tail:
+	MOVLQSX      (BX), R8
+	IMULQ        stride+48(FP), R8
+	VBROADCASTSS (SI), Y3
+	VMASKMOVPS   (DX)(R8*1), Y0, Y4
+	VMULPS       Y4, Y3, Y4
+	VADDPS       Y4, Y1, Y1
+	VFMADD231PS  Y4, Y4, Y2
+	ADDQ         $0x00000004, BX
+	ADDQ         $0x00000004, SI
+	DECQ         DI
+	JNZ          tail
+	VMASKMOVPS   Y1, Y0, (AX)
+	VMASKMOVPS   Y2, Y0, (CX)
+
+done:
+	VZEROUPPER
+	RET
+
+// func gatherFactors512(dst *float32, sum *float32, squares *float32, rows *float32, index *int32, x *float32, n int, stride int, dim int, mask uint32)
+// Requires: AVX, AVX512F
+TEXT ·gatherFactors512(SB), NOSPLIT, $0-76
+	MOVQ dst+0(FP), AX
+	MOVQ sum+8(FP), CX
+	MOVQ squares+16(FP), DX
+	MOVQ rows+24(FP), BX
+	MOVQ dim+64(FP), SI
+
+columns:
+	CMPQ    SI, $0x00000010
+	JL      rest
+	VMOVUPS (CX), Z0
+	VMOVUPS (DX), Z1
+	MOVQ    index+32(FP), DI
+	MOVQ    x+40(FP), R8
+	MOVQ    n+48(FP), R9
+	MOVQ    AX, R10
+
+row:
+	MOVLQSX      (DI), R11
+	IMULQ        stride+56(FP), R11
+	VBROADCASTSS (R8), Z2
+	VPXORD       Z3, Z3, Z3
+	VMOVUPS      (BX)(R11*1), Z4
+	VFMADD231PS  Z4, Z2, Z3
+	VMOVUPS      Z3, (R10)
+	VADDPS       Z3, Z0, Z0
+	VFMADD231PS  Z3, Z3, Z1
+	MOVQ         dim+64(FP), R11
+	LEAQ         (R10)(R11*4), R10
+	ADDQ         $0x00000004, DI
+	ADDQ         $0x00000004, R8
+	DECQ         R9
+	JNZ          row
+	VMOVUPS      Z0, (CX)
+	VMOVUPS      Z1, (DX)
+	ADDQ         $0x00000040, AX
+	ADDQ         $0x00000040, CX
+	ADDQ         $0x00000040, DX
+	ADDQ         $0x00000040, BX
+	SUBQ         $0x00000010, SI
+	JMP          columns
+
+rest:
+	TESTQ     SI, SI
+	JZ        done
+	MOVL      mask+72(FP), SI
+	KMOVW     SI, K1
+	VMOVUPS.Z (CX), K1, Z0
+	VMOVUPS.Z (DX), K1, Z1
+	MOVQ      index+32(FP), SI
+	MOVQ      x+40(FP), DI
+	MOVQ      n+48(FP), R8
+
+tail:
+	MOVLQSX      (SI), R9
+	IMULQ        stride+56(FP), R9
+	VBROADCASTSS (DI), Z2
+	VPXORD       Z5, Z5, Z5
+	VMOVUPS.Z    (BX)(R9*1), K1, Z3
+	VFMADD231PS  Z3, Z2, Z5
+	VMOVUPS      Z5, K1, (AX)
+	VADDPS       Z5, Z0, Z0
+	VFMADD231PS  Z5, Z5, Z1
+	MOVQ         dim+64(FP), R9
+	LEAQ         (AX)(R9*4), AX
+	ADDQ         $0x00000004, SI
+	ADDQ         $0x00000004, DI
+	DECQ         R8
+	JNZ          tail
+	VMOVUPS      Z0, K1, (CX)
+	VMOVUPS      Z1, K1, (DX)
+
+done:
+	VZEROUPPER
+	RET
+
+// func gatherFactors256(dst *float32, sum *float32, squares *float32, rows *float32, index *int32, x *float32, n int, stride int, dim int, mask *int32)
+// Requires: AVX, FMA3
+TEXT ·gatherFactors256(SB), NOSPLIT, $0-80
+	MOVQ dst+0(FP), AX
+	MOVQ sum+8(FP), CX
+	MOVQ squares+16(FP), DX
+	MOVQ rows+24(FP), BX
+	MOVQ dim+64(FP), SI
+
+columns:
+	CMPQ    SI, $0x00000008
+	JL      rest
+	VMOVUPS (CX), Y0
+	VMOVUPS (DX), Y1
+	MOVQ    index+32(FP), DI
+	MOVQ    x+40(FP), R8
+	MOVQ    n+48(FP), R9
+	MOVQ    AX, R10
+
+row:
+	MOVLQSX      (DI), R11
+	IMULQ        stride+56(FP), R11
+	VBROADCASTSS (R8), Y2
+	VXORPS       Y3, Y3, Y3
+	VMOVUPS      (BX)(R11*1), Y4
+	VFMADD231PS  Y4, Y2, Y3
+	VMOVUPS      Y3, (R10)
+	VADDPS       Y3, Y0, Y0
+	VFMADD231PS  Y3, Y3, Y1
+	MOVQ         dim+64(FP), R11
+	LEAQ         (R10)(R11*4), R10
+	ADDQ         $0x00000004, DI
+	ADDQ         $0x00000004, R8
+	DECQ         R9
+	JNZ          row
+	VMOVUPS      Y0, (CX)
+	VMOVUPS      Y1, (DX)
+	ADDQ         $0x00000020, AX
+	ADDQ         $0x00000020, CX
+	ADDQ         $0x00000020, DX
+	ADDQ         $0x00000020, BX
+	SUBQ         $0x00000008, SI
+	JMP          columns
+
+rest:
+	TESTQ      SI, SI
+	JZ         done
+	MOVQ       mask+72(FP), SI
+	VMOVDQU    (SI), Y0
+	VMASKMOVPS (CX), Y0, Y1
+	VMASKMOVPS (DX), Y0, Y2
+	MOVQ       index+32(FP), SI
+	MOVQ       x+40(FP), DI
+	MOVQ       n+48(FP), R8
+
+tail:
+	MOVLQSX      (SI), R9
+	IMULQ        stride+56(FP), R9
+	VBROADCASTSS (DI), Y3
+	VXORPS       Y4, Y4, Y4
+	VMASKMOVPS   (BX)(R9*1), Y0, Y5
+	VFMADD231PS  Y5, Y3, Y4
+	VMASKMOVPS   Y4, Y0, (AX)
+	VADDPS       Y4, Y1, Y1
+	VFMADD231PS  Y4, Y4, Y2
+	MOVQ         dim+64(FP), R9
+	LEAQ         (AX)(R9*4), AX
+	ADDQ         $0x00000004, SI
+	ADDQ         $0x00000004, DI
+	DECQ         R8
+	JNZ          tail
+	VMASKMOVPS   Y1, Y0, (CX)
+	VMASKMOVPS   Y2, Y0, (DX)
+
+done:
+	VZEROUPPER
+	RET
+
+// func scatterRows512(grads *float32, d *float32, index *int32, x *float32, n int, stride int, dstride int, dim int, mask uint32)
+// Requires: AVX, AVX512F
+TEXT ·scatterRows512(SB), NOSPLIT, $0-68
+	MOVQ grads+0(FP), AX
+	MOVQ d+8(FP), CX
+	MOVQ dim+56(FP), DX
+
+columns:
+	CMPQ DX, $0x00000010
+	JL   rest
+	MOVQ index+16(FP), BX
+	MOVQ x+24(FP), SI
+	MOVQ n+32(FP), DI
+	MOVQ CX, R8
+
+row:
+	MOVLQSX      (BX), R9
+	IMULQ        stride+40(FP), R9
+	VBROADCASTSS (SI), Z0
+	VMOVUPS      (AX)(R9*1), Z1
+	VMOVUPS      (R8), Z2
+	VFMADD231PS  Z2, Z0, Z1
+	VMOVUPS      Z1, (AX)(R9*1)
+	ADDQ         dstride+48(FP), R8
+	ADDQ         $0x00000004, BX
+	ADDQ         $0x00000004, SI
+	DECQ         DI
+	JNZ          row
+	ADDQ         $0x00000040, AX
+	ADDQ         $0x00000040, CX
+	SUBQ         $0x00000010, DX
+	JMP          columns
+
+rest:
+	TESTQ DX, DX
+	JZ    done
+	MOVL  mask+64(FP), DX
+	KMOVW DX, K1
+	MOVQ  index+16(FP), DX
+	MOVQ  x+24(FP), BX
+	MOVQ  n+32(FP), SI
+
+tail:
+	MOVLQSX      (DX), DI
+	IMULQ        stride+40(FP), DI
+	VBROADCASTSS (BX), Z0
+	VMOVUPS.Z    (AX)(DI*1), K1, Z1
+	VMOVUPS.Z    (CX), K1, Z2
+	VFMADD231PS  Z2, Z0, Z1
+	VMOVUPS      Z1, K1, (AX)(DI*1)
+	ADDQ         dstride+48(FP), CX
+	ADDQ         $0x00000004, DX
+	ADDQ         $0x00000004, BX
+	DECQ         SI
+	JNZ          tail
+
+done:
+	VZEROUPPER
+	RET
+
+// func scatterRows256(grads *float32, d *float32, index *int32, x *float32, n int, stride int, dstride int, dim int, mask *int32)
+// Requires: AVX, FMA3
+TEXT ·scatterRows256(SB), NOSPLIT, $0-72
+	MOVQ grads+0(FP), AX
+	MOVQ d+8(FP), CX
+	MOVQ dim+56(FP), DX
+
+columns:
+	CMPQ DX, $0x00000008
+	JL   rest
+	MOVQ index+16(FP), BX
+	MOVQ x+24(FP), SI
+	MOVQ n+32(FP), DI
+	MOVQ CX, R8
+
+row:
+	MOVLQSX      (BX), R9
+	IMULQ        stride+40(FP), R9
+	VBROADCASTSS (SI), Y0
+	VMOVUPS      (AX)(R9*1), Y1
+	VMOVUPS      (R8), Y2
+	VFMADD231PS  Y2, Y0, Y1
+	VMOVUPS      Y1, (AX)(R9*1)
+	ADDQ         dstride+48(FP), R8
+	ADDQ         $0x00000004, BX
+	ADDQ         $0x00000004, SI
+	DECQ         DI
+	JNZ          row
+	ADDQ         $0x00000020, AX
+	ADDQ         $0x00000020, CX
+	SUBQ         $0x00000008, DX
+	JMP          columns
+
+rest:
+	TESTQ   DX, DX
+	JZ      done
+	MOVQ    mask+64(FP), DX
+	VMOVDQU (DX), Y0
+	MOVQ    index+16(FP), DX
+	MOVQ    x+24(FP), BX
+	MOVQ    n+32(FP), SI
+
+tail:
+	MOVLQSX      (DX), DI
+	IMULQ        stride+40(FP), DI
+	VBROADCASTSS (BX), Y1
+	VMASKMOVPS   (AX)(DI*1), Y0, Y2
+	VMASKMOVPS   (CX), Y0, Y3
+	VFMADD231PS  Y3, Y1, Y2
+	VMASKMOVPS   Y2, Y0, (AX)(DI*1)
+	ADDQ         dstride+48(FP), CX
+	ADDQ         $0x00000004, DX
+	ADDQ         $0x00000004, BX
+	DECQ         SI
+	JNZ          tail
+
+done:
+	VZEROUPPER
+	RET
+
+// func scatterFactors512(grads *float32, rows *float32, sum *float32, index *int32, x *float32, n int, stride int, dim int, scale float32, mask uint32)
+// Requires: AVX, AVX512F
+TEXT ·scatterFactors512(SB), NOSPLIT, $0-72
+	MOVQ         grads+0(FP), AX
+	MOVQ         rows+8(FP), CX
+	MOVQ         sum+16(FP), DX
+	MOVQ         dim+56(FP), BX
+	VBROADCASTSS scale+64(FP), Z0
+
+columns:
+	CMPQ    BX, $0x00000010
+	JL      rest
+	VMOVUPS (DX), Z1
+	MOVQ    index+24(FP), SI
+	MOVQ    x+32(FP), DI
+	MOVQ    n+40(FP), R8
+
+row:
+	MOVLQSX      (SI), R9
+	IMULQ        stride+48(FP), R9
+	VBROADCASTSS (DI), Z2
+	VMOVUPS      (AX)(R9*1), Z3
+	VMOVUPS      (CX)(R9*1), Z4
+	VMOVAPS      Z1, Z5
+	VFNMADD231PS Z4, Z2, Z5
+	VMULPS       Z0, Z2, Z2
+	VFMADD231PS  Z5, Z2, Z3
+	VMOVUPS      Z3, (AX)(R9*1)
+	ADDQ         $0x00000004, SI
+	ADDQ         $0x00000004, DI
+	DECQ         R8
+	JNZ          row
+	ADDQ         $0x00000040, AX
+	ADDQ         $0x00000040, CX
+	ADDQ         $0x00000040, DX
+	SUBQ         $0x00000010, BX
+	JMP          columns
+
+rest:
+	TESTQ     BX, BX
+	JZ        done
+	MOVL      mask+68(FP), BX
+	KMOVW     BX, K1
+	VMOVUPS.Z (DX), K1, Z1
+	MOVQ      index+24(FP), DX
+	MOVQ      x+32(FP), BX
+	MOVQ      n+40(FP), SI
+
+tail:
+	MOVLQSX      (DX), DI
+	IMULQ        stride+48(FP), DI
+	VBROADCASTSS (BX), Z2
+	VMOVUPS.Z    (AX)(DI*1), K1, Z3
+	VMOVUPS.Z    (CX)(DI*1), K1, Z4
+	VMOVAPS      Z1, Z5
+	VFNMADD231PS Z4, Z2, Z5
+	VMULPS       Z0, Z2, Z2
+	VFMADD231PS  Z5, Z2, Z3
+	VMOVUPS      Z3, K1, (AX)(DI*1)
+	ADDQ         $0x00000004, DX
+	ADDQ         $0x00000004, BX
+	DECQ         SI
+	JNZ          tail
+
+done:
+	VZEROUPPER
+	RET
+
+// func scatterFactors256(grads *float32, rows *float32, sum *float32, index *int32, x *float32, n int, stride int, dim int, scale float32, mask *int32)
+// Requires: AVX, FMA3
+TEXT ·scatterFactors256(SB), NOSPLIT, $0-80
+	MOVQ         grads+0(FP), AX
+	MOVQ         rows+8(FP), CX
+	MOVQ         sum+16(FP), DX
+	MOVQ         dim+56(FP), BX
+	VBROADCASTSS scale+64(FP), Y0
+
+columns:
+	CMPQ    BX, $0x00000008
+	JL      rest
+	VMOVUPS (DX), Y1
+	MOVQ    index+24(FP), SI
+	MOVQ    x+32(FP), DI
+	MOVQ    n+40(FP), R8
+
+row:
+	MOVLQSX      (SI), R9
+	IMULQ        stride+48(FP), R9
+	VBROADCASTSS (DI), Y2
+	VMOVUPS      (AX)(R9*1), Y3
+	VMOVUPS      (CX)(R9*1), Y4
+	VMOVAPS      Y1, Y5
+	VFNMADD231PS Y4, Y2, Y5
+	VMULPS       Y0, Y2, Y2
+	VFMADD231PS  Y5, Y2, Y3
+	VMOVUPS      Y3, (AX)(R9*1)
+	ADDQ         $0x00000004, SI
+	ADDQ         $0x00000004, DI
+	DECQ         R8
+	JNZ          row
+	ADDQ         $0x00000020, AX
+	ADDQ         $0x00000020, CX
+	ADDQ         $0x00000020, DX
+	SUBQ         $0x00000008, BX
+	JMP          columns
+
+rest:
+	TESTQ      BX, BX
+	JZ         done
+	MOVQ       mask+72(FP), BX
+	VMOVDQU    (BX), Y1
+	VMASKMOVPS (DX), Y1, Y2
+	MOVQ       index+24(FP), DX
+	MOVQ       x+32(FP), BX
+	MOVQ       n+40(FP), SI
+
+tail:
+	MOVLQSX      (DX), DI
+	IMULQ        stride+48(FP), DI
+	VBROADCASTSS (BX), Y3
+	VMASKMOVPS   (AX)(DI*1), Y1, Y4
+	VMASKMOVPS   (CX)(DI*1), Y1, Y5
+	VMOVAPS      Y2, Y6
+	VFNMADD231PS Y5, Y3, Y6
+	VMULPS       Y0, Y3, Y3
+	VFMADD231PS  Y6, Y3, Y4
+	VMASKMOVPS   Y4, Y1, (AX)(DI*1)
+	ADDQ         $0x00000004, DX
+	ADDQ         $0x00000004, BX
+	DECQ         SI
+	JNZ          tail
+
+done:
+	VZEROUPPER
+	RET
+
+// func scatterBoth512(grads *float32, rows *float32, sum *float32, d *float32, index *int32, x *float32, n int, stride int, dstride int, dim int, scale float32, mask uint32)
+// Requires: AVX, AVX512F
+TEXT ·scatterBoth512(SB), NOSPLIT, $0-88
+	MOVQ         grads+0(FP), AX
+	MOVQ         rows+8(FP), CX
+	MOVQ         sum+16(FP), DX
+	MOVQ         d+24(FP), BX
+	MOVQ         dim+72(FP), SI
+	VBROADCASTSS scale+80(FP), Z0
+
+columns:
+	CMPQ    SI, $0x00000010
+	JL      rest
+	VMOVUPS (DX), Z1
+	MOVQ    index+32(FP), DI
+	MOVQ    x+40(FP), R8
+	MOVQ    n+48(FP), R9
+	MOVQ    BX, R10
+
+row:
+	MOVLQSX      (DI), R11
+	IMULQ        stride+56(FP), R11
+	VBROADCASTSS (R8), Z2
+	VMOVUPS      (AX)(R11*1), Z3
+	VMOVUPS      (CX)(R11*1), Z4
+	VMOVAPS      Z1, Z5
+	VFNMADD231PS Z4, Z2, Z5
+	VMULPS       Z0, Z2, Z4
+	VFMADD231PS  Z5, Z4, Z3
+	VMOVUPS      (R10), Z4
+	VFMADD231PS  Z4, Z2, Z3
+	VMOVUPS      Z3, (AX)(R11*1)
+	ADDQ         dstride+64(FP), R10
+	ADDQ         $0x00000004, DI
+	ADDQ         $0x00000004, R8
+	DECQ         R9
+	JNZ          row
+	ADDQ         $0x00000040, AX
+	ADDQ         $0x00000040, CX
+	ADDQ         $0x00000040, DX
+	ADDQ         $0x00000040, BX
+	SUBQ         $0x00000010, SI
+	JMP          columns
+
+rest:
+	TESTQ     SI, SI
+	JZ        done
+	MOVL      mask+84(FP), SI
+	KMOVW     SI, K1
+	VMOVUPS.Z (DX), K1, Z1
+	MOVQ      index+32(FP), DX
+	MOVQ      x+40(FP), SI
+	MOVQ      n+48(FP), DI
+
+tail:
+	MOVLQSX      (DX), R8
+	IMULQ        stride+56(FP), R8
+	VBROADCASTSS (SI), Z2
+	VMOVUPS.Z    (AX)(R8*1), K1, Z3
+	VMOVUPS.Z    (CX)(R8*1), K1, Z4
+	VMOVAPS      Z1, Z5
+	VFNMADD231PS Z4, Z2, Z5
+	VMULPS       Z0, Z2, Z4
+	VFMADD231PS  Z5, Z4, Z3
+	VMOVUPS.Z    (BX), K1, Z4
+	VFMADD231PS  Z4, Z2, Z3
+	VMOVUPS      Z3, K1, (AX)(R8*1)
+	ADDQ         dstride+64(FP), BX
+	ADDQ         $0x00000004, DX
+	ADDQ         $0x00000004, SI
+	DECQ         DI
+	JNZ          tail
+
+done:
+	VZEROUPPER
+	RET
+
+// func scatterBoth256(grads *float32, rows *float32, sum *float32, d *float32, index *int32, x *float32, n int, stride int, dstride int, dim int, scale float32, mask *int32)
+// Requires: AVX, FMA3
+TEXT ·scatterBoth256(SB), NOSPLIT, $0-96
+	MOVQ         grads+0(FP), AX
+	MOVQ         rows+8(FP), CX
+	MOVQ         sum+16(FP), DX
+	MOVQ         d+24(FP), BX
+	MOVQ         dim+72(FP), SI
+	VBROADCASTSS scale+80(FP), Y0
+
+columns:
+	CMPQ    SI, $0x00000008
+	JL      rest
+	VMOVUPS (DX), Y1
+	MOVQ    index+32(FP), DI
+	MOVQ    x+40(FP), R8
+	MOVQ    n+48(FP), R9
+	MOVQ    BX, R10
+
+row:
+	MOVLQSX      (DI), R11
+	IMULQ        stride+56(FP), R11
+	VBROADCASTSS (R8), Y2
+	VMOVUPS      (AX)(R11*1), Y3
+	VMOVUPS      (CX)(R11*1), Y4
+	VMOVAPS      Y1, Y5
+	VFNMADD231PS Y4, Y2, Y5
+	VMULPS       Y0, Y2, Y4
+	VFMADD231PS  Y5, Y4, Y3
+	VMOVUPS      (R10), Y4
+	VFMADD231PS  Y4, Y2, Y3
+	VMOVUPS      Y3, (AX)(R11*1)
+	ADDQ         dstride+64(FP), R10
+	ADDQ         $0x00000004, DI
+	ADDQ         $0x00000004, R8
+	DECQ         R9
+	JNZ          row
+	ADDQ         $0x00000020, AX
+	ADDQ         $0x00000020, CX
+	ADDQ         $0x00000020, DX
+	ADDQ         $0x00000020, BX
+	SUBQ         $0x00000008, SI
+	JMP          columns
+
+rest:
+	TESTQ      SI, SI
+	JZ         done
+	MOVQ       mask+88(FP), SI
+	VMOVDQU    (SI), Y1
+	VMASKMOVPS (DX), Y1, Y2
+	MOVQ       index+32(FP), DX
+	MOVQ       x+40(FP), SI
+	MOVQ       n+48(FP), DI
+
+tail:
+	MOVLQSX      (DX), R8
+	IMULQ        stride+56(FP), R8
+	VBROADCASTSS (SI), Y3
+	VMASKMOVPS   (AX)(R8*1), Y1, Y4
+	VMASKMOVPS   (CX)(R8*1), Y1, Y5
+	VMOVAPS      Y2, Y6
+	VFNMADD231PS Y5, Y3, Y6
+	VMULPS       Y0, Y3, Y5
+	VFMADD231PS  Y6, Y5, Y4
+	VMASKMOVPS   (BX), Y1, Y5
+	VFMADD231PS  Y5, Y3, Y4
+	VMASKMOVPS   Y4, Y1, (AX)(R8*1)
+	ADDQ         dstride+64(FP), BX
+	ADDQ         $0x00000004, DX
+	ADDQ         $0x00000004, SI
+	DECQ         DI
+	JNZ          tail
+
+done:
+	VZEROUPPER
+	RET

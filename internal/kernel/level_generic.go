@@ -15,6 +15,11 @@ func addAt(Level, []float32, []float32)                                     { pa
 func reluAt(Level, []float32, []float32)                                    { panic(absent) }
 func reluGradAt(Level, []float32, []float32)                                { panic(absent) }
 
+func gatherRowsAt(Level, []float32, *Rows)                                         { panic(absent) }
+func sumFactorsAt(Level, []float32, []float32, []float32, *Rows)                   { panic(absent) }
+func scatterRowsAt(Level, *Rows, []float32, int)                                   { panic(absent) }
+func scatterFactorsAt(Level, []float32, *Rows, []float32, float32, []float32, int) { panic(absent) }
+
 func hasPairs() bool { return false }
 
 func (p *Panels) putPanels(int, []float32, int) { panic(absent) }

@@ -12,6 +12,7 @@ import (
 type lane struct {
 	gemm    *kernel.Gemm
 	squares []float32 // [K·Dim] FM's Σⱼ (xⱼ·v)² of one example
+	spread  []float32 // [ids × K·Dim] gradients by one example's embeddings
 	part    []float32 // [chunk × in] a product of the cross layers
 }
 

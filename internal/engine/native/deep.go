@@ -2,6 +2,7 @@ package native
 
 import (
 	"github.com/tidemill/tidemill/internal/engine"
+	"github.com/tidemill/tidemill/internal/kernel"
 )
 
 // deepForward adds the perceptron over its input s.deep.acts[0]: hₗ₊₁ = relu(hₗ·Wₗ + bₗ);
@@ -35,7 +36,7 @@ func (s *stepper) embed(sp span, d *engine.Deep) {
 	for i := range sp.n() {
 		copy(h[i*d.In+at:(i+1)*d.In], s.in.Dense[(sp.lo+i)*w:(sp.lo+i+1)*w])
 	}
-	if d.Table >= 0 {
+	if f := s.plan.FM; d.Table >= 0 && !(f != nil && f.Table == d.Table && s.embedsFactors()) { // else fmForward did it
 		s.gather(sp, h, d.In, 0, columns{d.Table, d.Fields, d.Skip, d.Dim})
 	}
 }
@@ -55,6 +56,10 @@ func (s *stepper) gather(sp span, dst []float32, stride, from int, c columns) {
 	rows, index := s.p.Rows[c.table], s.look[c.table].Index
 	for i := range sp.n() {
 		h := dst[i*stride+from:][:len(c.fields)*c.dim]
+		if r, ok := s.fieldRows(sp.lo+i, c, rows); ok {
+			s.level.GatherRows(h, r)
+			continue
+		}
 		clear(h)
 		offsets := in.Offsets[(sp.lo+i)*in.Fields:]
 		for at, f := range c.fields {
@@ -66,6 +71,16 @@ func (s *stepper) gather(sp span, dst []float32, stride, from int, c columns) {
 	}
 }
 
+// fieldRows are the rows in v of an example's ids, where each of its fields has one and c is of all
+// fields.
+func (s *stepper) fieldRows(e int, c columns, v []float32) (r kernel.Rows, ok bool) {
+	if !s.single || len(c.fields) != s.in.Fields || len(v) == 0 {
+		return r, false
+	}
+	lo, hi := ids(s.in, e)
+	return kernel.Rows{V: v[c.skip:], Index: s.look[c.table].Index[lo:hi], X: s.values(lo, hi), Stride: s.plan.Tables[c.table].Dim, Dim: c.dim}, true
+}
+
 // scatter adds to the gradients of the rows what gather's result has as its gradient, for the
 // examples of the block.
 func (s *stepper) scatter(grad []float32, stride, from int, c columns) {
@@ -74,6 +89,10 @@ func (s *stepper) scatter(grad []float32, stride, from int, c columns) {
 	rows, index := s.res.RowGrads[c.table], s.look[c.table].Index
 	for i := range s.block.n() {
 		h := grad[i*stride+from:][:len(c.fields)*c.dim]
+		if r, ok := s.fieldRows(s.block.lo+i, c, rows); ok {
+			s.level.ScatterRows(r.V, r, h, c.dim)
+			continue
+		}
 		offsets := in.Offsets[(s.block.lo+i)*in.Fields:]
 		for at, f := range c.fields {
 			g := h[at*c.dim : (at+1)*c.dim]

@@ -49,6 +49,9 @@ func (m *model) NewStepper() engine.Stepper {
 	if p.Cross != nil {
 		s.cross = newCrossState(p.Cross, s.level, p.Precision)
 	}
+	for w := range p.Shape.Width {
+		s.counting = append(s.counting, int32(w))
+	}
 	s.planTasks()
 	return s
 }

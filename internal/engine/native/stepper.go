@@ -54,6 +54,9 @@ type stepper struct {
 	evaluate bool      // losses too
 	learn    bool      // and gradients
 	direct   bool      // weights are not laid out
+	single   bool      // each field of each example has one id
+	ones     []float32 // [Fields] or more
+	counting []int32   // 0, 1 … Width-1
 	block    span
 
 	scores  []float32 // [N × K] logits or values
@@ -133,6 +136,20 @@ func (s *stepper) run(in *engine.Inputs, look []engine.Lookup, p *engine.Params)
 	k := s.plan.Outputs
 	s.scores, s.dscores = grow(s.scores, in.N*k), grow(s.dscores, in.N*k)
 	s.direct = in.N < panelRows && s.plan.Precision == kernel.Float32
+	s.single = len(in.IDs) == in.N*in.Fields
+	for i, at := range in.Offsets {
+		s.single = s.single && int(at) == i
+	}
+	if len(in.Values) == 0 {
+		most := 0
+		for i := range in.N {
+			lo, hi := ids(in, i)
+			most = max(most, int(hi-lo))
+		}
+		for len(s.ones) < most {
+			s.ones = append(s.ones, 1)
+		}
+	}
 	s.reserve(min(in.N, blockRows))
 	alone := in.N < crewRows
 	cores := s.crew.cores
@@ -294,10 +311,8 @@ func (s *stepper) planTasks() {
 	}
 	if f := plan.FM; f != nil {
 		s.grads = append(s.grads, func(ln *lane) {
-			s.wideGrad(ln, f.Table, f.Dense, plan.Outputs*(1+f.Dim))
-			s.fmGrad(f)
+			s.fmGrad(ln, f) // and deep's part of the same rows
 		})
-		// Deep's part of the same rows follows in the same task.
 	}
 	if d := plan.Deep; d != nil {
 		switch x := plan.Interaction; {
@@ -309,17 +324,10 @@ func (s *stepper) planTasks() {
 				}
 				s.scatter(s.dvectors, width, first, columns{x.Table, x.Fields, 0, x.Dim})
 			})
-		case x == nil && d.Table >= 0:
-			scatter := func(*lane) { s.scatter(s.deep.grads[0], d.In, 0, columns{d.Table, d.Fields, d.Skip, d.Dim}) }
-			if f := plan.FM; f != nil && f.Table == d.Table {
-				before := s.grads[len(s.grads)-1]
-				s.grads[len(s.grads)-1] = func(ln *lane) {
-					before(ln)
-					scatter(ln)
-				}
-			} else {
-				s.grads = append(s.grads, scatter)
-			}
+		case x == nil && d.Table >= 0 && plan.FM == nil:
+			s.grads = append(s.grads, func(*lane) {
+				s.scatter(s.deep.grads[0], d.In, 0, columns{d.Table, d.Fields, d.Skip, d.Dim})
+			})
 		}
 		s.deep.planTasks(s, d.Table >= 0 || plan.Interaction != nil)
 		if s.bottom != nil {
@@ -355,6 +363,14 @@ func (s *stepper) biasGrad() {
 		sum += v
 	}
 	bias[0] = sum
+}
+
+// values returns those of ids lo … hi-1.
+func (s *stepper) values(lo, hi int32) []float32 {
+	if len(s.in.Values) > 0 {
+		return s.in.Values[lo:hi]
+	}
+	return s.ones[:hi-lo]
 }
 
 // ids returns the range of in.IDs that belongs to example i.

@@ -29,26 +29,35 @@ func (s *stepper) wideForward(ln *lane, sp span, table, dense, dim int) {
 
 // wideGrad adds the block's gradients of wideForward: drow[:K] += xⱼ·dz, ddense[w,:] += d[w]·dz.
 func (s *stepper) wideGrad(ln *lane, table, dense, dim int) {
-	in, k := s.in, s.plan.Outputs
-	b := s.block
 	if table >= 0 {
-		rows, index := s.res.RowGrads[table], s.look[table].Index
-		for i := b.lo; i < b.hi; i++ {
-			lo, hi := ids(in, i)
-			if k == 1 {
-				dz := s.dscores[i]
-				for j := lo; j < hi; j++ {
-					rows[int(index[j])*dim] += float32(value(in, j) * dz)
-				}
-				continue
-			}
-			dz := s.dscores[i*k : (i+1)*k]
-			for j := lo; j < hi; j++ {
-				s.level.Axpy(rows[int(index[j])*dim:][:k], value(in, j), dz)
-			}
+		for i := s.block.lo; i < s.block.hi; i++ {
+			s.linearGrad(i, s.res.RowGrads[table], s.look[table].Index, dim)
 		}
 	}
 	if dense >= 0 {
-		ln.gemm.TN(s.res.DenseGrads[dense], b.all(in.Dense, in.Width), b.all(s.dscores, k), in.Width, k, b.n())
+		s.denseGrad(ln, dense)
 	}
+}
+
+// linearGrad adds the gradient of example i's linear weights to rows of grads.
+func (s *stepper) linearGrad(i int, grads []float32, index []int32, dim int) {
+	in, k := s.in, s.plan.Outputs
+	lo, hi := ids(in, i)
+	if k == 1 {
+		dz := s.dscores[i]
+		for j := lo; j < hi; j++ {
+			grads[int(index[j])*dim] += float32(value(in, j) * dz)
+		}
+		return
+	}
+	dz := s.dscores[i*k : (i+1)*k]
+	for j := lo; j < hi; j++ {
+		s.level.Axpy(grads[int(index[j])*dim:][:k], value(in, j), dz)
+	}
+}
+
+// denseGrad adds the block's gradient of the dense numbers' linear weights.
+func (s *stepper) denseGrad(ln *lane, dense int) {
+	in, k, b := s.in, s.plan.Outputs, s.block
+	ln.gemm.TN(s.res.DenseGrads[dense], b.all(in.Dense, in.Width), b.all(s.dscores, k), in.Width, k, b.n())
 }

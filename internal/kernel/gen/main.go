@@ -39,6 +39,7 @@ func main() {
 	halve512()
 	vectors512()
 	vectors256()
+	rowLoops()
 	Generate()
 	if err := spell(); err != nil {
 		panic(err)

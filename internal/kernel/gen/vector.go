@@ -24,8 +24,9 @@ type width struct {
 }
 
 type vec struct {
-	w  width
-	at Mem
+	w     width
+	at    Mem
+	lanes VecVirtual // mask of a 256-bit vector, or nil
 }
 
 func (w width) reg() VecVirtual {
@@ -41,6 +42,8 @@ func (w width) reg() VecVirtual {
 func (v vec) load() VecVirtual {
 	r := v.w.reg()
 	switch {
+	case v.lanes != nil:
+		VMASKMOVPS(v.at, v.lanes, r)
 	case v.w.single:
 		VMOVSS(v.at, r)
 	case v.w.mask != nil:
@@ -53,6 +56,8 @@ func (v vec) load() VecVirtual {
 
 func (v vec) store(r VecVirtual) {
 	switch {
+	case v.lanes != nil:
+		VMASKMOVPS(r, v.lanes, v.at)
 	case v.w.single:
 		VMOVSS(r, v.at)
 	case v.w.mask != nil:
@@ -210,7 +215,7 @@ func (op vectorOp) emit(bytes int) {
 	vecs := func(w width, disp int) map[string]vec {
 		m := map[string]vec{}
 		for p, r := range ptr {
-			m[p] = vec{w, Mem{Base: r, Disp: disp}}
+			m[p] = vec{w: w, at: Mem{Base: r, Disp: disp}}
 		}
 		return m
 	}
@@ -308,8 +313,8 @@ func dot(bytes int, rows bool) {
 		acc[i] = zero(w)[0]
 	}
 	madd := func(w width, disp int, acc VecVirtual) {
-		x := vec{w, Mem{Base: a, Disp: disp}}.load()
-		y := vec{w, Mem{Base: b, Disp: disp}}.load()
+		x := vec{w: w, at: Mem{Base: a, Disp: disp}}.load()
+		y := vec{w: w, at: Mem{Base: b, Disp: disp}}.load()
 		w.fma(y, x, acc)
 	}
 	Label("four")
