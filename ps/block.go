@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/tidemill/tidemill"
+	"github.com/tidemill/tidemill/internal/model"
 	"github.com/tidemill/tidemill/internal/snapshot"
 	"github.com/tidemill/tidemill/ps/optim"
 )
@@ -14,10 +15,11 @@ type block struct {
 	shared bool // an image holds the slices: copy them before they change
 }
 
-func newBlock(l snapshot.TensorLayout, tensor, index int, rule optim.Rule, seed uint64) *block {
+func newBlock(m *model.Model, tensor, index int) *block {
+	l, rule := m.Layout.Tensors[tensor], m.TensorRule(tensor)
 	n := l.BlockLen(index)
 	b := &block{Block: snapshot.Block{Tensor: tensor, Block: index, Weight: make([]float32, n), State: make([]float32, rule.StateLen(n))}}
-	l.Init.Fill(b.Weight, seed, tidemill.Hash(l.Name), 0, index*tidemill.BlockSize)
+	m.Begin(tensor, index*tidemill.BlockSize, b.Weight)
 	rule.Init(b.State, b.Weight)
 	if l.Average {
 		b.Average = slices.Clone(b.Weight)

@@ -269,7 +269,7 @@ func (s *Server) receive(ctx context.Context, r *arrival, m *model.Model, a *tid
 			if err != nil {
 				return err
 			}
-			if m, err = model.CompileFor(&a.Spec, schema, engine.Options{Profile: a.Profile}); err != nil {
+			if m, err = model.CompileIn(ctx, s.cfg.Bucket, &a.Spec, schema, engine.Options{Profile: a.Profile}); err != nil {
 				return err
 			}
 		}

@@ -121,7 +121,7 @@ func newShard(m *model.Model, number, v int) *shard {
 	for t, l := range m.Layout.Tensors {
 		for b := range l.Blocks() {
 			if tidemill.BlockShard(l.Name, b, v) == number {
-				s.blocks = append(s.blocks, newBlock(l, t, b, m.Dense.Rule, m.Spec.Seed))
+				s.blocks = append(s.blocks, newBlock(m, t, b))
 			}
 		}
 	}
@@ -377,7 +377,11 @@ func (j *job) apply(req *wire.PushRequest, before int64) {
 	scale := optim.Scale(j.model.Dense.Schedule, before)
 	decay := j.model.Decay()
 	for _, b := range req.Blocks {
-		j.block(b.Tensor, b.Index).apply(j.model.Dense.Rule, b.Values, scale, decay, before, k)
+		rule := j.model.TensorRule(b.Tensor)
+		if _, moving := rule.(optim.Moving); moving && k == 0 {
+			continue // a batch without examples says nothing of their statistics
+		}
+		j.block(b.Tensor, b.Index).apply(rule, b.Values, scale, decay, before, k)
 	}
 	if req.Tag != nil {
 		if err := j.homeShard().apply(req); err != nil {

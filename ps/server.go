@@ -184,7 +184,7 @@ func (s *Server) load(ctx context.Context, a tidemill.Assignment) (*model.Model,
 	if err != nil {
 		return nil, nil, err
 	}
-	m, err := model.CompileFor(&a.Spec, schema, engine.Options{Profile: a.Profile})
+	m, err := model.CompileIn(ctx, s.cfg.Bucket, &a.Spec, schema, engine.Options{Profile: a.Profile})
 	if err != nil {
 		return nil, nil, err
 	}

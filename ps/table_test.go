@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/tidemill/tidemill"
+	"github.com/tidemill/tidemill/internal/model"
 	"github.com/tidemill/tidemill/internal/snapshot"
 	"github.com/tidemill/tidemill/ps/optim"
 )
@@ -284,7 +285,7 @@ func TestAverages(t *testing.T) {
 		l := layout(r, 2, true, 0)
 		tab := newTable(l, r, decay, seed, 0, 1)
 		tl := snapshot.TensorLayout{TensorSpec: tidemill.TensorSpec{Name: "w", Shape: []int{2}, Init: l.Init}, Average: true}
-		blk := newBlock(tl, 0, 0, r, seed)
+		blk := newBlock(oneTensor(tl, r, seed), 0, 0)
 		const id = 42
 		var rowAvg, blkAvg [2]float64
 		w, grad := make([]float32, 2), make([]float32, 2)
@@ -350,7 +351,7 @@ func TestBlockImages(t *testing.T) {
 		l := snapshot.TensorLayout{
 			TensorSpec: tidemill.TensorSpec{Name: "w", Shape: []int{n}, Init: tidemill.Init{Kind: tidemill.InitUniform, Scale: 1}}, Average: average,
 		}
-		b := newBlock(l, 0, 1, r, 9)
+		b := newBlock(oneTensor(l, r, 9), 0, 1)
 		whole := make([]float32, n)
 		l.Init.Fill(whole, 9, tidemill.Hash("w"), 0, 0)
 		if !slices.Equal(b.Weight, whole[tidemill.BlockSize:]) {
@@ -380,5 +381,12 @@ func TestBlockImages(t *testing.T) {
 		if average && b.At != 6 || !average && b.At != 0 {
 			t.Errorf("average %v stands at %d", average, b.At)
 		}
+	}
+}
+
+// oneTensor is a model of one dense tensor.
+func oneTensor(l snapshot.TensorLayout, r optim.Rule, seed uint64) *model.Model {
+	return &model.Model{
+		Spec: &tidemill.Spec{Seed: seed}, Layout: snapshot.Layout{Tensors: []snapshot.TensorLayout{l}}, Dense: model.Optimizer{Rule: r},
 	}
 }

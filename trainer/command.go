@@ -13,6 +13,7 @@ import (
 	"github.com/tidemill/tidemill"
 	"github.com/tidemill/tidemill/internal/carry"
 	"github.com/tidemill/tidemill/internal/deadletter"
+	"github.com/tidemill/tidemill/internal/engine"
 	"github.com/tidemill/tidemill/internal/model"
 	"github.com/tidemill/tidemill/internal/snapshot"
 	"github.com/tidemill/tidemill/internal/source"
@@ -144,7 +145,7 @@ func (t *Trainer) SubmitFrom(ctx context.Context, doc *spec.Document, from From)
 	if _, err := model.Driver(s); err != nil {
 		return out, noEngine(doc, err)
 	}
-	if _, err := model.Compile(s, info.Schema); err != nil {
+	if _, err := model.CompileIn(ctx, t.cfg.Bucket, s, info.Schema, engine.Options{}); err != nil {
 		return out, err
 	}
 	if err := deadletter.CheckColumns(info.Schema); err != nil {
@@ -167,7 +168,7 @@ func (t *Trainer) SubmitFrom(ctx context.Context, doc *spec.Document, from From)
 		if m, label, err = t.origin(ctx, from.Name, s.Model); err != nil {
 			return out, err
 		}
-		if plan, err = planFrom(doc, info, m, offsets); err != nil {
+		if plan, err = t.planFrom(ctx, doc, info, m, offsets); err != nil {
 			return out, err
 		}
 		out.Carried = plan.Items
@@ -453,7 +454,7 @@ func (t *Trainer) byHandAlone(ctx context.Context, verb, name string, version in
 	if err != nil {
 		return tidemill.Champion{}, err
 	}
-	if r.model, err = model.Compile(&r.spec, schema); err != nil {
+	if r.model, err = model.CompileIn(ctx, t.cfg.Bucket, &r.spec, schema, engine.Options{}); err != nil {
 		return tidemill.Champion{}, err
 	}
 	if r.keep, err = newKeeper(r); err != nil {

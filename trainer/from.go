@@ -13,6 +13,7 @@ import (
 
 	"github.com/tidemill/tidemill"
 	"github.com/tidemill/tidemill/internal/carry"
+	"github.com/tidemill/tidemill/internal/engine"
 	"github.com/tidemill/tidemill/internal/model"
 	"github.com/tidemill/tidemill/internal/snapshot"
 	"github.com/tidemill/tidemill/internal/source"
@@ -97,12 +98,12 @@ func (t *Trainer) manifestOf(ctx context.Context, job string, number int64) (*sn
 
 // planFrom decides what becomes of m in a job of spec doc, which says by offsets where to begin
 // or does not, on a topic.
-func planFrom(doc *spec.Document, info source.Info, m *snapshot.Manifest, offsets bool) (*carry.Plan, error) {
-	from, err := carry.Compile(m)
+func (t *Trainer) planFrom(ctx context.Context, doc *spec.Document, info source.Info, m *snapshot.Manifest, offsets bool) (*carry.Plan, error) {
+	from, err := carry.Compile(ctx, t.cfg.Bucket, m)
 	if err != nil {
 		return nil, fmt.Errorf("the snapshot's own spec: %w", err)
 	}
-	to, err := model.Compile(doc.Spec, info.Schema)
+	to, err := model.CompileIn(ctx, t.cfg.Bucket, doc.Spec, info.Schema, engine.Options{})
 	if err != nil {
 		return nil, err
 	}

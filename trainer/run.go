@@ -112,7 +112,7 @@ func (r *run) main(ctx context.Context) {
 	var err error
 	r.schema, err = model.DecodeSchema(r.asg.Schema)
 	if err == nil {
-		r.model, err = model.Compile(&r.spec, r.schema)
+		r.model, err = r.compile(ctx)
 	}
 	if err == nil {
 		r.chain, err = snapshot.Snapshots(r.t.cfg.Bucket, r.job)

@@ -426,7 +426,7 @@ func (b *batcher) compute(ctx context.Context) error {
 // keys fills in what the random numbers of each example are functions of.
 func (b *batcher) keys() {
 	b.in.Keys = b.in.Keys[:0]
-	if b.m.Spec.Architecture.Dropout == 0 {
+	if !b.m.Keyed() {
 		return
 	}
 	for i := range b.in.N {

@@ -22,6 +22,8 @@ type Config struct {
 	// PS and Trainer connect to others; the caller owns the connections and closes them.
 	PS      func(ctx context.Context, m tidemill.Member) (wire.PS, error)
 	Trainer func(ctx context.Context, m tidemill.Member) (wire.Coordinator, error)
+	// Graph returns the graph file with a SHA-256; nil: there are none.
+	Graph func(ctx context.Context, sum string) ([]byte, error)
 	// Alive reports whether this process still holds its session lease by its own clock.
 	Alive  func() bool
 	Logger *slog.Logger
@@ -95,15 +97,6 @@ func (w *Worker) Run(ctx context.Context, assignments <-chan tidemill.Assignment
 	}
 }
 
-// threads is how many threads one slot may compute with, for engines that have their own: its
-// share of the machine, and one alone where sums must not depend on it.
-func (w *Worker) threads(s *tidemill.Spec) int {
-	if s.Train.Staleness == 0 {
-		return 1
-	}
-	return max(1, runtime.GOMAXPROCS(0)/w.cfg.Slots)
-}
-
 // job is what this worker runs of one job.
 type job struct {
 	w     *Worker
@@ -170,7 +163,7 @@ func (j *job) assign(ctx context.Context, a tidemill.Assignment) {
 	if h := a.Spec.Hash() + a.Profile + string(a.Schema); j.model == nil || j.spec != h {
 		schema, err := model.DecodeSchema(a.Schema)
 		if err == nil {
-			j.model, err = model.CompileFor(&a.Spec, schema, engine.Options{Profile: a.Profile, Threads: j.w.threads(&a.Spec), Cores: j.w.cores})
+			j.model, err = j.w.compile(ctx, &a, schema)
 		}
 		if err != nil {
 			// The trainer compiled the same spec before it wrote the assignment.

@@ -13,6 +13,7 @@ import (
 	"gocloud.dev/blob"
 
 	"github.com/tidemill/tidemill"
+	"github.com/tidemill/tidemill/internal/engine"
 	"github.com/tidemill/tidemill/internal/model"
 	"github.com/tidemill/tidemill/internal/progress"
 	"github.com/tidemill/tidemill/internal/snapshot"
@@ -273,7 +274,7 @@ func (c *converter) block(t, b int, whole *values) snapshot.Block {
 			rule.Init(out.State, out.Weight)
 		}
 	default:
-		l.Init.Fill(out.Weight, c.p.to.Spec.Seed, tidemill.Hash(l.Name), 0, at)
+		c.p.to.Begin(t, at, out.Weight)
 		rule.Init(out.State, out.Weight)
 		found = false
 	}
@@ -332,7 +333,7 @@ func (c *converter) remap(t int) *values {
 	for g := range v.state {
 		v.state[g] = make([]float32, n)
 	}
-	now.Init.Fill(v.weight, c.p.to.Spec.Seed, tidemill.Hash(now.Name), 0, 0)
+	c.p.to.Begin(t, 0, v.weight)
 	copy(v.average, v.weight)
 	averages := make([][]float32, old.Blocks())
 	for b := range averages {
@@ -444,11 +445,11 @@ func (p *Plan) Manifest(m *snapshot.Manifest, parts []snapshot.Part) *snapshot.M
 
 var _ snapshot.Sink = (*converter)(nil)
 
-// Compile compiles the spec of a snapshot.
-func Compile(m *snapshot.Manifest) (*model.Model, error) {
+// Compile compiles the spec of a snapshot in a store.
+func Compile(ctx context.Context, b *blob.Bucket, m *snapshot.Manifest) (*model.Model, error) {
 	schema, err := model.DecodeSchema(m.Schema)
 	if err != nil {
 		return nil, err
 	}
-	return model.Compile(&m.Spec, schema)
+	return model.CompileIn(ctx, b, &m.Spec, schema, engine.Options{})
 }

@@ -10,13 +10,11 @@ func ClipNorm(r *Result, limit float64) {
 		return
 	}
 	var sum float64
-	for _, all := range [][][]float32{r.RowGrads, r.DenseGrads} {
-		for _, g := range all {
-			for _, v := range g {
-				sum += float64(v) * float64(v)
-			}
+	r.gradients(func(g []float32) {
+		for _, v := range g {
+			sum += float64(v) * float64(v)
 		}
-	}
+	})
 	norm := math.Sqrt(sum)
 	if !(norm > limit) {
 		return
@@ -27,11 +25,21 @@ func ClipNorm(r *Result, limit float64) {
 // Scale multiplies all gradients of r by f. A gradient of a batch's mean loss times the number of
 // its examples is that of the sum.
 func Scale(r *Result, f float32) {
-	for _, all := range [][][]float32{r.RowGrads, r.DenseGrads} {
-		for _, g := range all {
-			for i := range g {
-				g[i] *= f
-			}
+	r.gradients(func(g []float32) {
+		for i := range g {
+			g[i] *= f
+		}
+	})
+}
+
+// gradients calls f for every gradient of r, tables first, each in order.
+func (r *Result) gradients(f func(g []float32)) {
+	for _, g := range r.RowGrads {
+		f(g)
+	}
+	for k, g := range r.DenseGrads {
+		if r.Moving == nil || !r.Moving[k] {
+			f(g)
 		}
 	}
 }

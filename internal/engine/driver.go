@@ -27,4 +27,17 @@ type Options struct {
 	// Cores are processors that a Stepper of the native engine may compute on while they are idle;
 	// nil is none but its caller's.
 	Cores *Cores
+	// Graph is the file of a spec whose architecture is a graph.
+	Graph []byte
+}
+
+// Exported is what a Model whose graph came in a file says beside what every Model does.
+type Exported interface {
+	// Begin returns the values that tensors have before anything is trained, by tensor.
+	Begin() [][]float32
+	// Momentum returns that of a tensor that is a moving statistic, and whether it is one: a batch
+	// turns its value v into momentum·v + what Result.DenseGrads has for it.
+	Momentum(tensor int) (float32, bool)
+	// Keyed reports whether a Step needs Inputs.Keys.
+	Keyed() bool
 }

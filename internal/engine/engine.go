@@ -69,6 +69,9 @@ type Result struct {
 	// batch. With dropout, that loss is of the units kept; Predictions and Losses are of all.
 	RowGrads   [][]float32
 	DenseGrads [][]float32
+	// Moving says which of DenseGrads are no gradients but what the batch adds to a moving
+	// statistic (Exported.Momentum); nil: none.
+	Moving []bool
 }
 
 // Model is a compiled architecture: immutable, safe for concurrent use.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/tidemill/tidemill"
 	"github.com/tidemill/tidemill/internal/lease"
+	"github.com/tidemill/tidemill/internal/snapshot"
 	"github.com/tidemill/tidemill/internal/wire"
 	"github.com/tidemill/tidemill/ps"
 	"github.com/tidemill/tidemill/trainer"
@@ -156,6 +157,7 @@ func (n *Node) roles(ctx context.Context, m tidemill.Member, alive func() bool, 
 	if n.cfg.has(RoleWorker) {
 		w := worker.New(worker.Config{
 			Member: m.ID, Slots: n.cfg.Slots, Source: n.source, PS: n.psOf, Trainer: n.trainerOf, Alive: alive,
+			Graph:  func(ctx context.Context, sum string) ([]byte, error) { return snapshot.ReadGraph(ctx, n.bucket, sum) },
 			Logger: n.log, Events: n.metrics.workerEvents(n.cfg.Worker), Record: n.cfg.RecordWorker,
 		})
 		in := fan()

@@ -474,8 +474,9 @@ func (n *Node) serveRPC(ctx context.Context, g *errgroup.Group, lis net.Listener
 	}
 	srv := rpc.NewServer(cfg)
 	if n.cfg.has(RoleStream) && n.cfg.StoreURL == "" {
-		storepb.RegisterStoreServer(srv, remoteblob.NewServer(n.bucket, func(ctx context.Context, name string) error {
-			return mayWrite(ctx, policy, name)
+		storepb.RegisterStoreServer(srv, remoteblob.NewServer(n.bucket, remoteblob.Guards{
+			Read:  func(ctx context.Context, name string) error { return mayRead(ctx, policy, name) },
+			Write: func(ctx context.Context, name string) error { return mayWrite(ctx, policy, name) },
 		}))
 	}
 	ps.Register(srv, standInPS{n})

@@ -18,8 +18,8 @@ func (n *Node) policy() rpc.Policy {
 	return rpc.Policy{
 		Plain: !n.cfg.Security.TLS(),
 		Allow: map[string][]string{
-			"/tidemill.store.v1.Store/Put":    {RolePS, RoleTrainer},                             // see mayWrite
-			"/tidemill.store.v1.Store/Get":    {RolePS, RoleTrainer, RoleServing, rpc.RoleAdmin}, // rebuild reads
+			"/tidemill.store.v1.Store/Put":    {RolePS, RoleTrainer},                                         // see mayWrite
+			"/tidemill.store.v1.Store/Get":    {RolePS, RoleTrainer, RoleServing, RoleWorker, rpc.RoleAdmin}, // see mayRead; rebuild reads
 			"/tidemill.store.v1.Store/List":   {RolePS, RoleTrainer, RoleServing, rpc.RoleAdmin},
 			"/tidemill.store.v1.Store/Stat":   {RolePS, RoleTrainer, RoleServing, rpc.RoleAdmin},
 			"/tidemill.store.v1.Store/Delete": {RoleTrainer},
@@ -66,6 +66,21 @@ func (n *Node) predictionPolicy() rpc.Policy {
 // mayWrite decides on one blob that somebody puts into the store of this node or deletes.
 func mayWrite(ctx context.Context, p rpc.Policy, name string) error {
 	return p.Check(ctx, fmt.Sprintf("writing %.200q", name), writers(name))
+}
+
+// mayRead decides on one blob that somebody reads from the store of this node.
+func mayRead(ctx context.Context, p rpc.Policy, name string) error {
+	return p.Check(ctx, fmt.Sprintf("reading %.200q", name), readers(name))
+}
+
+// readers says who may read a blob: a worker the graphs that it trains, and nothing that training
+// made.
+func readers(name string) []string {
+	all := []string{RolePS, RoleTrainer, RoleServing, rpc.RoleAdmin}
+	if ok, _ := path.Match("graphs/*.graph", name); ok && path.Clean(name) == name {
+		all = append(all, RoleWorker)
+	}
+	return all
 }
 
 // writers says who may write a blob: a parameter server its parts of snapshots, and nothing

@@ -120,6 +120,21 @@ func TestLawsOfThePolicy(t *testing.T) {
 	}
 }
 
+func TestWhoReadsBlobs(t *testing.T) {
+	for name, worker := range map[string]bool{
+		"graphs/00ff.graph":                            true,
+		"graphs/../jobs/j/snapshot/1/m.graph":          false,
+		"graphs/a/b.graph":                             false,
+		"jobs/j/snapshot/000000003/manifest.json":      false,
+		"models/m/version/000000003/abc-tensors.arrow": false,
+	} {
+		who := readers(name)
+		if slices.Contains(who, RoleWorker) != worker || !slices.Contains(who, RoleServing) || !slices.Contains(who, rpc.RoleAdmin) || slices.Contains(who, rpc.RoleClient) {
+			t.Errorf("%s may be read by %v", name, who)
+		}
+	}
+}
+
 // call calls a method with an empty message and returns how it ended. A call that is let
 // through may end in any way.
 func call(t *testing.T, conn *grpc.ClientConn, method string) error {

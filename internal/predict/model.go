@@ -11,6 +11,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow/ipc"
 
 	"github.com/tidemill/tidemill"
+	"github.com/tidemill/tidemill/internal/engine"
 	"github.com/tidemill/tidemill/internal/feature"
 	"github.com/tidemill/tidemill/internal/model"
 	"github.com/tidemill/tidemill/internal/snapshot"
@@ -46,7 +47,7 @@ func load(f *snapshot.VersionFiles) (*Model, error) {
 	}
 	spec := f.Spec
 	m := &Model{version: f.Version, probes: f.Probes}
-	if m.compiled, err = model.Compile(&spec, schema); err != nil {
+	if m.compiled, err = model.CompileFor(&spec, schema, engine.Options{Graph: f.Graph}); err != nil {
 		return nil, err
 	}
 	plan := m.compiled.Plan

@@ -123,7 +123,7 @@ func (r *Result) run(ctx context.Context, cfg *Config, v tidemill.Version) error
 	if !slices.Contains(r.Here, last.Profile) {
 		return cannot("the numeric profile differs: the version was trained with %s, and this process offers %s; rebuild where that profile is offered", last.Profile, strings.Join(r.Here, ", "))
 	}
-	if _, err := model.CompileFor(&last.Spec, schema, engine.Options{Profile: last.Profile}); err != nil {
+	if _, err := model.CompileIn(ctx, cfg.Store, &last.Spec, schema, engine.Options{Profile: last.Profile}); err != nil {
 		return err
 	}
 	path, err := findPath(ctx, cfg.Store, last, cfg.Since)

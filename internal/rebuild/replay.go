@@ -53,9 +53,19 @@ func replay(ctx context.Context, cfg *Config, p *path) (*snapshot.Manifest, erro
 		a.Shards = append(a.Shards, tidemill.Owner{Member: self, Epoch: 1})
 	}
 	server := ps.New(ps.Config{Member: self, Bucket: cfg.Scratch, Logger: cfg.Logger})
+	graph := func(ctx context.Context, sum string) ([]byte, error) { return snapshot.ReadGraph(ctx, cfg.Store, sum) }
+	if sum := last.Spec.Architecture.Graph; sum != "" {
+		data, err := graph(ctx, sum)
+		if err == nil {
+			_, err = snapshot.WriteGraph(ctx, cfg.Scratch, data)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
 	c := newReplayer(p, from, cfg.Progress)
 	w := worker.New(worker.Config{
-		Member: self, Slots: cfg.Slots, Source: cfg.Source, Logger: cfg.Logger,
+		Member: self, Slots: cfg.Slots, Source: cfg.Source, Graph: graph, Logger: cfg.Logger,
 		PS:      func(context.Context, tidemill.Member) (wire.PS, error) { return server, nil },
 		Trainer: func(context.Context, tidemill.Member) (wire.Coordinator, error) { return c, nil },
 	})

@@ -74,7 +74,7 @@ func Export(ctx context.Context, b *blob.Bucket, m *Manifest) (*VersionFiles, er
 			return nil, fmt.Errorf("snapshot %d of job %s is %w: %v", m.Number, m.Job, tidemill.ErrCorrupt, err)
 		}
 	}
-	return e.files, nil
+	return e.files, e.files.readGraph(ctx, b)
 }
 
 func errNoDecay(what, name string) error {

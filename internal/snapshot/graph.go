@@ -71,3 +71,14 @@ func ReadGraph(ctx context.Context, b *blob.Bucket, sum string) ([]byte, error) 
 	}
 	return data, nil
 }
+
+// readGraph fetches the graph file that the spec of v names. One that is missing is
+// tidemill.ErrCorrupt: the version cannot be used.
+func (v *VersionFiles) readGraph(ctx context.Context, b *blob.Bucket) (err error) {
+	if sum := v.Spec.Architecture.Graph; sum != "" {
+		if v.Graph, err = ReadGraph(ctx, b, sum); errors.Is(err, tidemill.ErrNotFound) {
+			return fmt.Errorf("graph file %s of the version is missing: %w", sum, tidemill.ErrCorrupt)
+		}
+	}
+	return err
+}

@@ -29,6 +29,9 @@ type VersionFiles struct {
 	Tensors    []FrozenTensor // in layout order
 	Transforms []byte         // state of the feature transforms; empty when they learn nothing
 	Probes     Probes
+	// Graph is the graph file that Spec names, if it names one. The store has it under its own name;
+	// WriteVersion does not write it.
+	Graph []byte
 }
 
 // Frozen is a sparse table of a version.
@@ -364,7 +367,7 @@ func readVersion(ctx context.Context, b *blob.Bucket, m *versionManifest) (*Vers
 			return nil, fmt.Errorf("version %d of model %s is %w: tensor %q has %d of %d values", m.Version.Number, m.Version.Model, tidemill.ErrCorrupt, t.Name, len(t.Values), t.Len())
 		}
 	}
-	return v, nil
+	return v, v.readGraph(ctx, b)
 }
 
 // ListVersions returns the numbers of a model's versions, ascending. Models that nobody made a

@@ -28,8 +28,6 @@ var (
 	losses = []string{lossLogistic, lossSquared, lossHuber, lossSoftmax}
 	kinds  = []string{tidemill.Linear, tidemill.Logistic, tidemill.Softmax, tidemill.FM, tidemill.MLP, tidemill.WideDeep, tidemill.DeepFM,
 		tidemill.DLRM, tidemill.DCN, tidemill.Graph}
-	// Names of tables of all kinds.
-	tables     = []string{"weights", "factors", "embeddings", "wide"}
 	modelNames = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,128}$`)
 )
 
@@ -67,9 +65,7 @@ func check(s *tidemill.Spec, schema *arrow.Schema) []problem {
 	c.optimizer("optimizer.dense", &s.Optimizer.Dense)
 	for _, table := range slices.Sorted(maps.Keys(s.Optimizer.Tables)) {
 		o, path := s.Optimizer.Tables[table], "optimizer.tables."+table
-		if has := tablesOf(s.Architecture.Kind); has != nil && !slices.Contains(has, table) {
-			c.add(path, "it has "+strings.Join(has, " and "), "kind %s has no table %s", s.Architecture.Kind, table)
-		}
+		c.table(path, table)
 		c.optimizer(path, &o)
 	}
 	c.tables()

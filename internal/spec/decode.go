@@ -202,7 +202,7 @@ func (d *decoder) mapping(path string, n ast.Node, v reflect.Value, only []strin
 	d.pairs(path, pairs, keys, func(k, at string, n ast.Node) { d.value(at, n, v.Field(fields[k])) })
 }
 
-// pairs calls read for each pair whose key is allowed, after noting its place, and reports
+// pairs calls read for each pair whose key is allowed (keys nil: any), after noting its place, and reports
 // the others. A key that occurs twice was refused by the parser.
 func (d *decoder) pairs(path string, pairs []*ast.MappingValueNode, keys []string, read func(k, path string, n ast.Node)) {
 	for _, pair := range pairs {
@@ -219,7 +219,7 @@ func (d *decoder) pairs(path string, pairs []*ast.MappingValueNode, keys []strin
 		if path != "" {
 			at = path + "." + s.text
 		}
-		known := false
+		known := keys == nil
 		for _, k := range keys {
 			known = known || k == s.text
 		}
@@ -446,7 +446,7 @@ func (d *decoder) tables(path string, n ast.Node, v *map[string]tidemill.Optimiz
 		return
 	}
 	*v = map[string]tidemill.OptimizerChoice{}
-	d.pairs(path, pairs, tables, func(table, at string, n ast.Node) {
+	d.pairs(path, pairs, nil, func(table, at string, n ast.Node) {
 		n, ok := d.resolve(at, n)
 		if !ok {
 			return
@@ -465,7 +465,7 @@ func (d *decoder) choices(path string, n ast.Node, v *map[string]tidemill.TableC
 		return
 	}
 	*v = map[string]tidemill.TableChoice{}
-	d.pairs(path, pairs, tables, func(table, at string, n ast.Node) {
+	d.pairs(path, pairs, nil, func(table, at string, n ast.Node) {
 		var c tidemill.TableChoice
 		d.value(at, n, reflect.ValueOf(&c).Elem())
 		(*v)[table] = c

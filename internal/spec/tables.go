@@ -12,9 +12,7 @@ import (
 func (c *checker) tables() {
 	for _, name := range slices.Sorted(maps.Keys(c.s.Tables)) {
 		t, path := c.s.Tables[name], "tables."+name
-		if has := tablesOf(c.s.Architecture.Kind); has != nil && !slices.Contains(has, name) {
-			c.add(path, "it has "+strings.Join(has, " and "), "kind %s has no table %s", c.s.Architecture.Kind, name)
-		}
+		c.table(path, name)
 		if e := t.Expire; e != (tidemill.Expiry{}) {
 			c.atLeast(path+".expire.every", e.Every, 1000)
 			c.between(path+".expire.uses", e.Uses, 0, 1<<20)
@@ -34,4 +32,17 @@ func (c *checker) tables() {
 			c.add(path+".counters", "", "%s.counters must be %d to %d, not %d", path, 1<<10, 1<<32, a.Counters)
 		}
 	}
+}
+
+// table checks that the architecture has a table; what tables a graph has only its file says.
+func (c *checker) table(path, name string) {
+	has := tablesOf(c.s.Architecture.Kind)
+	if has == nil || slices.Contains(has, name) {
+		return
+	}
+	remedy := "it has " + strings.Join(has, " and ")
+	if near := tidemill.Nearest(name, has); near != "" {
+		remedy = "did you mean " + near + "?"
+	}
+	c.add(path, remedy, "kind %s has no table %s", c.s.Architecture.Kind, name)
 }

@@ -22,6 +22,9 @@ func Driver() engine.Driver {
 		if o.Profile != "" && o.Profile != own {
 			return nil, tidemill.Invalid("numeric profile %q, and the engine tensorflow offers %s here", "train where that profile is offered", o.Profile, own)
 		}
+		if s.Architecture.Kind == tidemill.Graph {
+			return compileGraph(s, shape, version, o)
+		}
 		return compile(s, shape, version, o)
 	}
 	return d

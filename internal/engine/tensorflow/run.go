@@ -43,8 +43,7 @@ type kind = C.TF_DataType
 // Kinds that are fed and fetched.
 const (
 	float32s kind = C.TF_FLOAT
-	int32s   kind = C.TF_INT32
-	int64s   kind = C.TF_INT64
+	uint64s  kind = C.TF_UINT64
 )
 
 func output(o tf.Output) C.TF_Output {
@@ -79,7 +78,7 @@ func (r *session) free() {
 }
 
 // fill makes data, row-major in shape, what feed i is in the runs that follow.
-func fill[T float32 | int32 | int64](r *session, i int, k kind, data []T, shape ...int) {
+func fill[T float32 | uint64](r *session, i int, k kind, data []T, shape ...int) {
 	n := 1
 	for _, d := range shape {
 		n *= d

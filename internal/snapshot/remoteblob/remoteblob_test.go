@@ -31,7 +31,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func serve(t *testing.T, b *blob.Bucket) (*grpc.ClientConn, func()) {
 	lis := bufconn.Listen(1 << 20)
 	srv := rpc.NewServer(rpc.ServerConfig{Authorize: func(context.Context, string) error { return nil }})
-	storepb.RegisterStoreServer(srv, NewServer(b, nil))
+	storepb.RegisterStoreServer(srv, NewServer(b, Guards{}))
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -259,7 +259,7 @@ func FuzzPut(f *testing.F) {
 			{Part: &storepb.PutRequest_Chunk{Chunk: one}}, {Part: &storepb.PutRequest_Chunk{Chunk: two}},
 			{Part: &storepb.PutRequest_Tail{Tail: &storepb.PutTail{Size: size, Sha256: sum[:]}}},
 		}}
-		err := NewServer(mem, nil).Put(stream)
+		err := NewServer(mem, Guards{}).Put(stream)
 		got, readErr := mem.ReadAll(context.Background(), "x")
 		if ok := right && size == int64(len(want)); ok != (err == nil) || ok != (readErr == nil) || ok && !bytes.Equal(got, want) {
 			t.Fatalf("put: %v; then %q, %v", err, got, readErr)

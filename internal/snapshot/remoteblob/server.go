@@ -23,17 +23,26 @@ const maxPage = 1000
 type Server struct {
 	storepb.UnimplementedStoreServer
 	bucket *blob.Bucket
-	write  func(ctx context.Context, name string) error
+	may    Guards
+}
+
+// Guards decide who may read, or put and delete, the blob of a name: an error refuses. Nil lets
+// everybody whom the method lets.
+type Guards struct {
+	Read, Write func(ctx context.Context, name string) error
 }
 
 // NewServer returns a service over b, to be registered on a server of internal/rpc, which
-// gives its errors their codes and decides who may call it. write, unless nil, decides who may
-// put or delete the blob of a name: an error refuses.
-func NewServer(b *blob.Bucket, write func(ctx context.Context, name string) error) *Server {
-	if write == nil {
-		write = func(context.Context, string) error { return nil }
+// gives its errors their codes and decides who may call it.
+func NewServer(b *blob.Bucket, may Guards) *Server {
+	anybody := func(context.Context, string) error { return nil }
+	if may.Read == nil {
+		may.Read = anybody
 	}
-	return &Server{bucket: b, write: write}
+	if may.Write == nil {
+		may.Write = anybody
+	}
+	return &Server{bucket: b, may: may}
 }
 
 // Put implements storepb.StoreServer.
@@ -46,7 +55,7 @@ func (s *Server) Put(stream grpc.ClientStreamingServer[storepb.PutRequest, store
 	if head == nil {
 		return tidemill.Invalid("a put begins with something else than its head", "send name and create_only first")
 	}
-	if err := s.write(stream.Context(), head.GetName()); err != nil {
+	if err := s.may.Write(stream.Context(), head.GetName()); err != nil {
 		return err
 	}
 	// Ending this context is how a write is given up: a writer closed after that publishes
@@ -108,6 +117,12 @@ func (s *Server) Get(req *storepb.GetRequest, stream grpc.ServerStreamingServer[
 	if req.GetOffset() < 0 {
 		return tidemill.Invalid("offset %d", "offsets begin at 0", req.GetOffset())
 	}
+	if req.GetName() == "" {
+		return tidemill.Invalid("a blob without a name", "name it")
+	}
+	if err := s.may.Read(stream.Context(), req.GetName()); err != nil {
+		return err
+	}
 	r, err := s.bucket.NewRangeReader(stream.Context(), req.GetName(), req.GetOffset(), max(-1, req.GetLength()), nil)
 	if err != nil {
 		return kindOf(req.GetName(), err)
@@ -165,7 +180,7 @@ func (s *Server) List(ctx context.Context, req *storepb.ListRequest) (*storepb.L
 
 // Delete implements storepb.StoreServer.
 func (s *Server) Delete(ctx context.Context, req *storepb.DeleteRequest) (*storepb.DeleteReply, error) {
-	if err := s.write(ctx, req.GetName()); err != nil {
+	if err := s.may.Write(ctx, req.GetName()); err != nil {
 		return nil, err
 	}
 	if err := s.bucket.Delete(ctx, req.GetName()); err != nil {
