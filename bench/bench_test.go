@@ -51,7 +51,7 @@ func TestPlan(t *testing.T) {
 		}
 	}
 	for _, f := range plan(false, false, nil) {
-		if f.kind == faultCut || f.kind == faultSlow || f.kind == faultReset || f.kind == faultFull {
+		if f.kind == faultCut || f.kind == faultMute || f.kind == faultDeaf || f.kind == faultSlow || f.kind == faultReset || f.kind == faultFull {
 			t.Fatalf("%v without a network and a disk of its own", f)
 		}
 	}

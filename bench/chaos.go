@@ -102,11 +102,11 @@ type chaos struct {
 
 	mu        sync.Mutex
 	events    *os.File
-	busy      map[string]bool  // seats that a fault is at
-	cutOff    map[string]bool  // seats without a network
-	full      bool             // the stream's disk is
-	sawFull   *process.Process // lived while the disk was full: may end of it, even later
-	faults    int              // begun so far
+	busy      map[string]bool   // seats that a fault is at
+	cutOff    map[string]string // how each of the seats without a network is cut off
+	full      bool              // the stream's disk is
+	sawFull   *process.Process  // lived while the disk was full: may end of it, even later
+	faults    int               // begun so far
 	res       ChaosResult
 	recovered map[string][]time.Duration
 	producer  *process.Process
@@ -127,7 +127,7 @@ func Chaos(ctx context.Context, cfg ChaosConfig) (*ChaosResult, error) {
 	or(&cfg.Rate, 300)
 	r := rand.New(rand.NewPCG(cfg.Seed, 1))
 	c := &chaos{
-		cfg: cfg, busy: map[string]bool{}, cutOff: map[string]bool{}, recovered: map[string][]time.Duration{}, began: time.Now(),
+		cfg: cfg, busy: map[string]bool{}, cutOff: map[string]string{}, recovered: map[string][]time.Duration{}, began: time.Now(),
 		spec: countsSpec{
 			staleness: []int{0, 0, 2, -1}[r.IntN(4)], batch: []int{1, 8}[r.IntN(2)],
 			every: []string{"400 rows", "1500 rows", "1s", "3s"}[r.IntN(4)],

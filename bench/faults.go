@@ -18,6 +18,8 @@ const (
 	faultStop  = "stop"  // SIGSTOP, SIGCONT after a while: the process wakes as a zombie
 	faultTerm  = "term"  // SIGTERM, started again
 	faultCut   = "cut"   // no packet passes, either way
+	faultMute  = "mute"  // nobody hears what it sends
+	faultDeaf  = "deaf"  // it hears nothing of what others send
 	faultSlow  = "slow"  // packets are late, and some are lost
 	faultReset = "reset" // all connections break at once
 	faultFull  = "full"  // the disk of the stream and the store is full for a while
@@ -33,7 +35,7 @@ type fault struct {
 	role  string
 	pick  int // which seat of the role, modulo their number
 	kind  string
-	lasts time.Duration // of stop, cut and slow; how long after kill and term until the start
+	lasts time.Duration // of stop, slow and what is cut; how long after kill and term until the start
 }
 
 func (f fault) String() string {
@@ -56,9 +58,9 @@ var weighted = []struct {
 	weight int
 	kinds  []string
 }{
-	{node.RoleWorker, 24, []string{faultKill, faultKill, faultStop, faultTerm, faultCut, faultSlow, faultReset}},
-	{node.RolePS, 24, []string{faultKill, faultKill, faultStop, faultTerm, faultCut, faultSlow, faultReset}},
-	{node.RoleTrainer, 20, []string{faultKill, faultKill, faultStop, faultTerm, faultCut, faultSlow, faultReset}},
+	{node.RoleWorker, 24, []string{faultKill, faultKill, faultStop, faultTerm, faultCut, faultMute, faultDeaf, faultSlow, faultReset}},
+	{node.RolePS, 24, []string{faultKill, faultKill, faultStop, faultTerm, faultCut, faultMute, faultDeaf, faultSlow, faultReset}},
+	{node.RoleTrainer, 20, []string{faultKill, faultKill, faultStop, faultTerm, faultCut, faultMute, faultDeaf, faultSlow, faultReset}},
 	{node.RoleServing, 12, []string{faultKill, faultStop, faultTerm, faultCut}},
 	{node.RoleStream, 8, []string{faultKill, faultStop, faultTerm, faultFull, faultSlow, faultReset}},
 	{roleProducer, 8, []string{faultKill, faultStop}},
@@ -67,7 +69,7 @@ var weighted = []struct {
 
 // FaultKinds lists what Chaos does to a cluster.
 func FaultKinds() []string {
-	return []string{faultKill, faultStop, faultTerm, faultCut, faultSlow, faultReset, faultFull, faultAll}
+	return []string{faultKill, faultStop, faultTerm, faultCut, faultMute, faultDeaf, faultSlow, faultReset, faultFull, faultAll}
 }
 
 // next draws the next fault.
@@ -89,7 +91,7 @@ func (p *planner) draw() fault {
 		}
 	}
 	long, share := p.r.IntN(6) == 0, p.r.Float64()
-	if !p.network && (f.kind == faultCut || f.kind == faultSlow || f.kind == faultReset) {
+	if !p.network && slices.Contains([]string{faultCut, faultMute, faultDeaf, faultSlow, faultReset}, f.kind) {
 		f.kind = faultKill
 	}
 	if !p.disk && f.kind == faultFull {
@@ -135,10 +137,10 @@ func (c *chaos) carry(ctx context.Context, f fault, s *seat) error {
 		s.signal(syscall.SIGSTOP)
 		lasts()
 		s.signal(syscall.SIGCONT)
-	case faultCut:
-		c.cut(s, true)
+	case faultCut, faultMute, faultDeaf:
+		c.cut(s, f.kind)
 		lasts()
-		c.cut(s, false)
+		c.cut(s, "")
 	case faultSlow:
 		c.fleet.net.Worsen(s.name, faultnet.Link{Delay: 20 * time.Millisecond, Loss: 0.05})
 		lasts()
@@ -206,24 +208,27 @@ func (c *chaos) setFull(full bool) {
 	c.full = full
 }
 
-// cut adds a seat to those that are cut off, each from all others, or takes it away.
-func (c *chaos) cut(s *seat, off bool) {
+// cut adds a seat to those that are cut off in a way, or takes it away ("").
+func (c *chaos) cut(s *seat, kind string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if off {
-		c.cutOff[s.name] = true
+	if kind != "" {
+		c.cutOff[s.name] = kind
 	} else {
 		delete(c.cutOff, s.name)
 	}
-	names := make([]string, 0, len(c.cutOff))
-	for n := range c.cutOff {
-		names = append(names, n)
+	by := map[string][]string{}
+	for name, kind := range c.cutOff {
+		by[kind] = append(by[kind], name)
 	}
-	if len(names) == 0 {
-		c.fleet.net.Join()
+	net := c.fleet.net
+	if len(c.cutOff) == 0 {
+		net.Join()
 		return
 	}
-	c.fleet.net.Cut(names...)
+	net.Mute(by[faultMute]...)
+	net.Deafen(by[faultDeaf]...)
+	net.Cut(by[faultCut]...)
 }
 
 // restart starts a seat's process, also when the run's schedule is over meanwhile.

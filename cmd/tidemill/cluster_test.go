@@ -24,7 +24,10 @@ func TestProcesses(t *testing.T) {
 	t.Run("killed", func(t *testing.T) { testKilled(t, bin) })
 	t.Run("producer killed", func(t *testing.T) { testProducerKilled(t, bin) })
 	for _, c := range cuts {
-		t.Run("cut off "+c.name, func(t *testing.T) { testCut(t, bin, c.far) })
+		if c.long && !full("TIDEMILL_TEST_LONG", "1") {
+			continue
+		}
+		t.Run("cut off "+c.name, func(t *testing.T) { testCut(t, bin, c.far, c.how) })
 	}
 }
 

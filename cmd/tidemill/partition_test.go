@@ -15,18 +15,23 @@ import (
 var cuts = []struct {
 	name string
 	far  []string
+	how  func(n *proctest.Network, far ...string)
+	long bool // only in the long form of the tests
 }{
 	// The job goes on with what is left of the cluster, and takes in the others again.
-	{"half", []string{"ps2", "worker2", "serving"}},
+	{"half", []string{"ps2", "worker2", "serving"}, func(n *proctest.Network, far ...string) { n.Cut(far...) }, false},
 	// Nobody leads the job until the network is whole.
-	{"half with the trainer", []string{"trainer", "ps2", "worker2", "serving"}},
+	{"half with the trainer", []string{"trainer", "ps2", "worker2", "serving"}, func(n *proctest.Network, far ...string) { n.Cut(far...) }, false},
+	// In one direction: they hear everything and nobody hears them, or the other way round.
+	{"those who are not heard", []string{"ps2", "worker2"}, func(n *proctest.Network, far ...string) { n.Mute(far...) }, false},
+	{"those who do not hear", []string{"ps2", "worker2"}, func(n *proctest.Network, far ...string) { n.Deafen(far...) }, true},
 }
 
 // testCut: the network between two halves of seven processes is cut for a while. Each half
 // holds its connections open and hears nothing; only one of them reaches the stream. When it
 // is whole again they are one cluster, each shard has one owner, and the job ends in the bits
 // that it would have ended in.
-func testCut(t *testing.T, bin *proctest.Binary, far []string) {
+func testCut(t *testing.T, bin *proctest.Binary, far []string, how func(n *proctest.Network, far ...string)) {
 	lasts := 8 * time.Second
 	if full("TIDEMILL_TEST_LONG", "1") {
 		lasts = 40 * time.Second
@@ -56,7 +61,7 @@ func testCut(t *testing.T, bin *proctest.Binary, far []string) {
 		}
 		return st
 	}
-	f.net.Cut(far...)
+	how(f.net, far...)
 	cut := time.Now()
 	over := time.NewTimer(lasts) // the cut's length is what is tested
 	defer over.Stop()

@@ -25,8 +25,9 @@ type Network struct {
 	pids    map[string]int      // by host
 	inside  map[string]string   // hosts by address of their own sockets
 	apart   map[string]struct{} // hosts cut off from all others; nil when whole
-	links   map[string]Link     // worse than perfect, by host
-	changed chan struct{}       // closed at the next change
+	ways    oneWay
+	links   map[string]Link // worse than perfect, by host
+	changed chan struct{}   // closed at the next change
 	conns   map[net.Conn]*wire
 	closed  bool
 }
@@ -125,22 +126,23 @@ func (n *Network) Host(host string, pid int) {
 	n.pids[host] = pid
 }
 
-// Cut separates hosts from all others, and the others from them; it ends an earlier cut.
+// Cut separates hosts from all others, and the others from them; it takes the place of an earlier
+// Cut, and without hosts ends it.
 func (n *Network) Cut(hosts ...string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.apart = map[string]struct{}{}
-	for _, h := range hosts {
-		n.apart[h] = struct{}{}
+	n.apart = nil
+	if len(hosts) > 0 {
+		n.apart = set(hosts)
 	}
 	n.signal()
 }
 
-// Join ends a cut, and leaves links as they are.
+// Join ends every cut, and leaves links as they are.
 func (n *Network) Join() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.apart = nil
+	n.apart, n.ways = nil, oneWay{}
 	n.signal()
 }
 
@@ -176,7 +178,7 @@ func (n *Network) Reset(host string) {
 func (n *Network) Heal() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.apart = nil
+	n.apart, n.ways = nil, oneWay{}
 	clear(n.links)
 	n.signal()
 }
@@ -196,7 +198,7 @@ func (n *Network) packets(conn *net.UDPConn, host string, to *net.UDPAddr) {
 		}
 		n.mu.Lock()
 		sender := n.inside[from.String()]
-		pass := n.apart == nil || n.together(sender, host)
+		pass := n.passes(sender, host)
 		delay := time.Duration(0)
 		if pass && len(n.links) > 0 {
 			for _, h := range []string{sender, host} {
@@ -260,7 +262,8 @@ func (n *Network) pipe(in *net.TCPConn, host, to string) {
 		return
 	}
 	defer n.drop(in)
-	if !w.open() {
+	// A connection comes about by packets both ways.
+	if !w.open(true, true) {
 		return
 	}
 	d, err := net.Dial("tcp4", to)
@@ -273,8 +276,8 @@ func (n *Network) pipe(in *net.TCPConn, host, to string) {
 	}
 	defer n.drop(out)
 	var both sync.WaitGroup
-	both.Go(func() { w.copy(out, in) })
-	both.Go(func() { w.copy(in, out) })
+	both.Go(func() { w.copy(out, in, true) })
+	both.Go(func() { w.copy(in, out, false) })
 	both.Wait()
 }
 
@@ -336,12 +339,13 @@ func (w *wire) cost() time.Duration {
 	return sum
 }
 
-// open waits until bytes may pass. It returns false when the network has ended.
-func (w *wire) open() bool {
+// open waits until bytes may pass: there, from whoever opened the connection to the host, and
+// back, whichever is asked for. It returns false when the network has ended.
+func (w *wire) open(there, back bool) bool {
 	n := w.n
 	for {
 		n.mu.Lock()
-		pass := n.apart == nil || n.together(n.opener(w), w.host)
+		pass := n.whole() || (!there || n.passes(n.opener(w), w.host)) && (!back || n.passes(w.host, n.opener(w)))
 		changed := n.changed
 		n.mu.Unlock()
 		if pass {
@@ -355,11 +359,12 @@ func (w *wire) open() bool {
 	}
 }
 
-func (w *wire) copy(to, from *net.TCPConn) {
+// copy passes bytes on: there, or back.
+func (w *wire) copy(to, from *net.TCPConn, there bool) {
 	buf := make([]byte, 1<<16)
 	for {
 		size, err := from.Read(buf)
-		if d := w.cost(); d > 0 && !w.n.wait(d) || !w.open() {
+		if d := w.cost(); d > 0 && !w.n.wait(d) || !w.open(there, !there) {
 			return
 		}
 		if size > 0 {
