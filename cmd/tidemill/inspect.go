@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,17 +19,24 @@ func newInspect(a *app) *cobra.Command {
 	var verify bool
 	cmd := &cobra.Command{
 		Use:   "inspect PATH",
-		Short: "Look into a store or data directory, in use or not, and verify it",
+		Short: "Look into a store or data directory, in use or not, or a graph file, and verify it",
 		Long: `List the jobs, snapshots, models and versions that a store on this machine holds, without changing
 anything. PATH is a node's data directory, or a store's. With --verify every byte is read and
 compared with its checksum. Damage is listed, and the exit code is then 1.
 
 A job's state is asked of the node that uses the data directory; without one it is finished
-when the last snapshot reaches the end it was given, else "offline".`,
+when the last snapshot reaches the end it was given, else "offline".
+
+Where PATH is a graph file, as tidemill.keras.export writes them, all of it is checked, and what it
+takes and learns is listed.`,
 		Example: `  tidemill inspect ~/.config/tidemill --verify
+  tidemill inspect ratings.graph
   tidemill inspect node1 --json | jq -r .digest`,
 		Args: args(1, 1, "PATH"),
 		RunE: func(cmd *cobra.Command, given []string) error {
+			if info, err := os.Stat(given[0]); err == nil && info.Mode().IsRegular() {
+				return a.inspectGraph(given[0])
+			}
 			b, err := inspect.Open(given[0])
 			if err != nil {
 				return err

@@ -58,6 +58,14 @@ def masked_list() -> Any:
     return compiled(tags, sigmoid(L.GlobalAveragePooling1D()(L.Embedding(30, 4, mask_zero=True)(tags))))
 
 
+def masked_one() -> Any:
+    user = keras.Input((), name="user", dtype="int32")
+    rows = L.Embedding(30, 4, mask_zero=True)(user)
+    return compiled(
+        user, sigmoid(L.Lambda(lambda t: t[0] * keras.ops.cast(t[1], "float32")[:, None])([rows, keras.ops.not_equal(user, 0)]))
+    )
+
+
 def plain_list() -> Any:
     model = keras.Sequential([keras.Input((3,), name="tags"), L.Embedding(30, 4), L.Flatten(), L.Dense(1)])
     model.compile(loss="mse")
@@ -153,6 +161,7 @@ def activity() -> Any:
 MODELS: dict[str, tuple[Make, dict[str, Any]]] = {
     "two tables, norm, dropout": (two_tables, {}),
     "masked list": (masked_list, {}),
+    "masked one": (masked_one, {}),
     "list": (plain_list, {}),
     "shared table": (shared_table, {}),
     "named inputs": (named_inputs, {"features": {"b": ["b0", "b1", "b2", "b3"]}}),
@@ -401,7 +410,7 @@ REFUSED: dict[str, tuple[Make, dict[str, Any], str]] = {
     "no label": (over_numbers(sigmoid, lambda _, p: keras.ops.mean(p**2, axis=-1)), ABC, "does not depend on the label"),
     "not finite": (infinite, ABC, "not finite"),
     "unused weight": (
-        over_numbers(lambda x: sigmoid(keras.ops.stop_gradient(L.Dense(2)(x)))),
+        over_numbers(lambda x: sigmoid(L.Lambda(keras.ops.stop_gradient)(L.Dense(2)(x)))),
         ABC,
         "does not depend on variable",
     ),

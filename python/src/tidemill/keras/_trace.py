@@ -28,8 +28,8 @@ class Fed:
 class Lookups:
     """What Embedding layers do while a model is traced: they give what is fed."""
 
-    def __init__(self, made: Reading, ids: list[Any], make: Callable[[Fed], Any]) -> None:
-        self.made, self.ids, self.make = made, ids, make
+    def __init__(self, made: Reading, ids: list[Any], rows: Any, make: Callable[[Fed], Any]) -> None:
+        self.made, self.ids, self.count, self.make = made, ids, rows, make
         self.rows: list[tuple[Fed, Any]] = []
         self.masks: dict[int, Any] = {}  # by source
         self.used = 0
@@ -96,7 +96,7 @@ class Lookups:
             for i, known in enumerate(self.ids):
                 if x1 is known and i in self.made.looked and not tf.is_tensor(x2) and x2 == 0:
                     mask = self.present(i)
-                    return tf.ones(tf.shape(x1), tf.bool) if mask is None else mask
+                    return tf.fill([self.count], True) if mask is None else mask
             return own(x1, x2)
 
         return call
@@ -190,7 +190,7 @@ class Tracer:
             asked.append(fed)
             return rest.pop(0) if rest else tf.zeros([n, *fed.shape])
 
-        lookups = Lookups(made, ids, make)
+        lookups = Lookups(made, ids, n, make)
         with lookups.instead():
             forward = flat(model.stateless_call(*self.values(inference), made.structure(ids), training=False)[0])
             before = self.values(training)
