@@ -1,0 +1,110 @@
+package roles
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/tidemill/tidemill"
+	"github.com/tidemill/tidemill/internal/snapshot"
+	"github.com/tidemill/tidemill/trainer"
+)
+
+// faults lets things happen to the cluster for a while, and makes everything whole again. It
+// returns what happened.
+func (c *cluster) faults(t *testing.T) (told []string) {
+	began := time.Now()
+	say := func(format string, args ...any) {
+		told = append(told, fmt.Sprintf("%d ms: ", time.Since(began).Milliseconds())+fmt.Sprintf(format, args...))
+		c.log.Info("—", "fault", told[len(told)-1])
+	}
+	number := func(n int) int {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.rng.IntN(n)
+	}
+	ctx := context.Background()
+	for range 14 {
+		time.Sleep(time.Duration(100+number(1500)) * time.Millisecond)
+		if a, _ := c.record(); a.State == tidemill.JobFinished || a.State == tidemill.JobFailed {
+			break
+		}
+		p := c.procs[number(len(c.procs))]
+		switch number(7) {
+		case 0, 1:
+			say("crash %s", p.name)
+			p.crash()
+			time.Sleep(time.Duration(number(4000)) * time.Millisecond)
+			p.start()
+		case 2:
+			say("%s goes and comes back", p.name)
+			p.end()
+			p.start()
+		case 3:
+			say("cut %s off from the lease stores", p.name)
+			p.records.cut.Store(true)
+			p.sessions.cut.Store(true)
+			time.Sleep(time.Duration(500+number(4000)) * time.Millisecond)
+			p.records.cut.Store(false)
+			p.sessions.cut.Store(false)
+		case 4:
+			say("storm")
+			c.setLoss(0.1)
+			time.Sleep(time.Duration(200+number(1500)) * time.Millisecond)
+			c.setLoss(0)
+		case 5:
+			say("a predecessor's fence record arrives")
+			if err := c.lateFence(ctx); err != nil {
+				t.Error(err)
+			}
+		case 6:
+			say("a predecessor's assignment arrives")
+			if err := c.lateAssignment(ctx); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	return told
+}
+
+// lateFence appends a fence record to the chain, as a leader that was paused before it did.
+func (c *cluster) lateFence(ctx context.Context) error {
+	chain, err := snapshot.Snapshots(c.bucket, jobName)
+	if err != nil {
+		return err
+	}
+	n, _, err := snapshot.Latest(ctx, chain)
+	if err != nil || n == 0 {
+		return err
+	}
+	top, err := snapshot.ReadManifest(ctx, chain, n)
+	if err != nil {
+		return err
+	}
+	gen := top.Generation
+	if top.Fence != nil {
+		gen = max(gen, top.Fence.Generation)
+	}
+	return snapshot.Commit(ctx, chain, &snapshot.Manifest{
+		Format: snapshot.Format, Job: jobName, Number: n + 1, Generation: gen, Created: time.Now().UTC(),
+		Fence: &snapshot.Fence{Generation: gen, Holder: "paused"},
+	})
+}
+
+// lateAssignment writes the record as it is once more, in the name of a leader that is gone.
+func (c *cluster) lateAssignment(ctx context.Context) error {
+	a, at := c.record()
+	if a.State != tidemill.JobRunning {
+		return nil
+	}
+	a.Seq++
+	a.Leader = tidemill.Member{ID: "paused"}
+	value, err := json.Marshal(&a)
+	if err != nil {
+		return err
+	}
+	_, err = c.records.Update(ctx, trainer.JobPrefix+jobName, value, at)
+	return err
+}
