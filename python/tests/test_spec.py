@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import dataclasses
+import re
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import spec
+from conftest import REPOSITORY, spec
 
 import tidemill
 from tidemill.errors import problems_of
@@ -64,3 +66,26 @@ def test_problems_have_their_places() -> None:
     assert [(p.line, p.column) for p in got] == [(3, 5), (4, 1)]
     assert got[0].text == "one (do this)"
     assert got[1].text == "two\nmore of two\nspec.yaml: three"
+
+
+@pytest.mark.parametrize(
+    ("go", "python"),
+    [
+        ("Spec", tidemill.JobSpec),
+        ("StreamSpec", tidemill.Stream),
+        ("LabelSpec", tidemill.Label),
+        ("TimeSpec", tidemill.Time),
+        ("FeatureSpec", tidemill.Feature),
+        ("Architecture", tidemill.Architecture),
+        ("OptimizerSpec", tidemill.Optimizers),
+        ("TrainSpec", tidemill.Train),
+        ("GateSpec", tidemill.Gate),
+        ("ServeSpec", tidemill.Serve),
+    ],
+)
+def test_the_dataclasses_have_the_keys_of_a_spec(go: str, python: type) -> None:
+    source = (REPOSITORY / "model.go").read_text()
+    body = re.search(rf"^type {go} struct {{\n(.*?)^}}", source, re.S | re.M)
+    assert body is not None
+    keys = set(re.findall(r'yaml:"([a-z0-9_]+)', body[1])) | ({"snapshot"} if go == "TrainSpec" else set())
+    assert {f.name.rstrip("_") for f in dataclasses.fields(python)} == keys

@@ -164,6 +164,8 @@ class JobSpec:
     time: Time | None = None
     weight: str | None = None
     optimizer: Optimizers | None = None
+    tables: Mapping[str, Mapping[str, Any]] | None = None
+    """which rows tables have, by name: `{"embeddings": {"admit": {"after": 3}}}`"""
     train: Train | None = None
     gate: Gate | None = None
     serve: Serve | None = None
