@@ -50,7 +50,18 @@ type TableSpec struct {
 type TableChoice struct {
 	Admit  Admission `json:"admit,omitzero" yaml:"admit"`
 	Expire Expiry    `json:"expire,omitzero" yaml:"expire"`
+	// Values is how parameter servers keep the weights in memory: ValuesFloat32 (default) or one of
+	// the others, to which a weight is rounded, at random and without bias, whenever it is updated.
+	Values string `json:"values,omitempty" yaml:"values"`
 }
+
+// Values of a table: optimizer state and averages are float32 in all of them.
+const (
+	ValuesFloat32  = "float32"
+	ValuesBFloat16 = "bfloat16"
+	ValuesFloat16  = "float16"
+	ValuesInt8     = "int8" // with a power of two for each row
+)
 
 // Expiry says which rows of a table go. Each row is looked at once in Every examples of the job,
 // at a moment that its id decides: it goes if fewer than Uses batches have updated it since it was

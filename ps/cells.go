@@ -3,6 +3,8 @@ package ps
 import (
 	"math"
 	"unsafe"
+
+	"github.com/tidemill/tidemill/internal/quant"
 )
 
 // idFloats is how many floats the id of a row takes in its cell.
@@ -18,15 +20,21 @@ const (
 
 // cells are the rows of a table by their numbers, each in a cell of fixed size:
 //
-//	id [2, as the bits of two floats] | values [width]
+//	id [2, as the bits of two floats] | weights [words] | the rest of the row [width-dim]
+//
+// Weights are packed by format; to everybody else a row is width floats.
 //
 // They lie in chunks of 1<<shift cells, without a pointer in any of them. A row keeps its number
 // and, once its table is larger than a chunk, its place.
 type cells struct {
 	width  int // floats of a row
+	dim    int // those that are weights
+	format quant.Format
+	words  int // floats that packed weights take
 	stride int // floats of a cell
 	shift  uint
-	n      int // cells that were ever used; row numbers are below it
+	plain  []float32 // a row that is packed
+	n      int       // cells that were ever used; row numbers are below it
 	chunks [][]float32
 }
 
@@ -38,8 +46,12 @@ type holes struct {
 	held []int
 }
 
-func newCells(width int) cells {
-	c := cells{width: width, stride: width + idFloats, shift: maxShift}
+func newCells(width, dim int, format quant.Format) cells {
+	c := cells{width: width, dim: dim, format: format, words: format.Words(dim), shift: maxShift}
+	c.stride = idFloats + c.words + width - dim
+	if format != quant.Float32 {
+		c.plain = make([]float32, width)
+	}
 	for c.shift > 0 && c.stride<<(c.shift+2) > chunkBytes {
 		c.shift--
 	}
@@ -52,8 +64,34 @@ func (c *cells) cell(row int) []float32 {
 	return c.chunks[row>>c.shift][at : at+c.stride : at+c.stride]
 }
 
-// row returns the values of a row.
-func (c *cells) row(row int) []float32 { return c.cell(row)[idFloats:] }
+// row returns the values of a row, until the next call. They are its own memory if it is not
+// packed; whoever changes them calls store.
+func (c *cells) row(row int) []float32 {
+	cell := c.cell(row)[idFloats:]
+	if c.format == quant.Float32 {
+		return cell
+	}
+	c.format.Unpack(c.plain[:c.dim], cell)
+	copy(c.plain[c.dim:], cell[c.words:])
+	return c.plain
+}
+
+// store sets the values of a row, whose weights the format can represent. They may be what row
+// returned.
+func (c *cells) store(row int, values []float32) {
+	cell := c.cell(row)[idFloats:]
+	if c.format != quant.Float32 {
+		c.format.Pack(cell[:c.words], values[:c.dim])
+		copy(cell[c.words:], values[c.dim:])
+	} else if &cell[0] != &values[0] {
+		copy(cell, values)
+	}
+}
+
+// unpack copies the weights of a row to dst [dim].
+func (c *cells) unpack(dst []float32, row int) {
+	c.format.Unpack(dst, c.cell(row)[idFloats:])
+}
 
 // id returns the id of a row.
 func (c *cells) id(row int) uint64 {

@@ -21,6 +21,7 @@ import (
 	"github.com/tidemill/tidemill/internal/engine"
 	"github.com/tidemill/tidemill/internal/model"
 	"github.com/tidemill/tidemill/internal/progress"
+	"github.com/tidemill/tidemill/internal/quant"
 	"github.com/tidemill/tidemill/internal/rpc"
 	"github.com/tidemill/tidemill/internal/snapshot"
 	"github.com/tidemill/tidemill/internal/spec"
@@ -72,6 +73,7 @@ train: {batch: %d, staleness: %d%s}
 	doc.Spec.Shards, doc.Spec.Seed = 1+rng.IntN(12), seed
 	if choice := doc.Spec.Tables[table]; rng.IntN(2) == 0 {
 		choice.Expire = tidemill.Expiry{Every: 30 + rng.Int64N(100), Uses: rng.IntN(4)}
+		choice.Values = quant.Names()[rng.IntN(4)]
 		doc.Spec.Tables = map[string]tidemill.TableChoice{table: choice}
 	}
 	schema := arrow.NewSchema([]arrow.Field{

@@ -84,7 +84,9 @@ func (t *table) due(rows []int, l *line, entry int, low, least uint32) []int {
 	if uses := t.layout.UsesOf(t.row(row)); uses&1 == 1 && uses>>1 < least {
 		return append(rows, row)
 	}
-	t.layout.PutUses(t.writable(row), 1)
+	r := t.writable(row)
+	t.layout.PutUses(r, 1)
+	t.store(row, r)
 	return rows
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/tidemill/tidemill"
 	"github.com/tidemill/tidemill/internal/model"
+	"github.com/tidemill/tidemill/internal/quant"
 	"github.com/tidemill/tidemill/internal/snapshot"
 	"github.com/tidemill/tidemill/internal/wire"
 	"github.com/tidemill/tidemill/ps/optim"
@@ -166,7 +167,7 @@ func TestCopiesLoseRowsToo(t *testing.T) {
 		rng := rand.New(rand.NewPCG(seed, 7))
 		r := optim.Adagrad{LR: 0.1, Initial: 0.1, Epsilon: 1e-10}
 		l := layout(r, 3, false, 0)
-		l.Uses = true
+		l.Uses, l.Values = true, quant.Names()[rng.IntN(4)]
 		m := &model.Model{Layout: snapshot.Layout{Tables: []snapshot.TableLayout{l}}}
 		shardOf := func() *shard { return &shard{tables: []*table{newTable(l, r, 0, seed, 0, 1)}} }
 		j := &job{model: m, shards: []*shard{shardOf()}, handouts: map[int]*handout{}}

@@ -213,7 +213,8 @@ func (g *giving) numbers(table int) iter.Seq[int] {
 // put sets the row of id, which may be new.
 func (t *table) put(id uint64, values []float32) {
 	if row := t.find(id); row >= 0 {
-		copy(t.writable(row), values)
+		t.writable(row)
+		t.store(row, values)
 		return
 	}
 	t.add(id, values)

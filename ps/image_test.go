@@ -13,6 +13,7 @@ import (
 	"gocloud.dev/blob/memblob"
 	"pgregory.net/rapid"
 
+	"github.com/tidemill/tidemill/internal/quant"
 	"github.com/tidemill/tidemill/internal/snapshot"
 	"github.com/tidemill/tidemill/ps/optim"
 )
@@ -42,6 +43,7 @@ func newHistory(t rapid.TB, rng *rand.Rand) *history {
 	// Wide rows, so that a few hundred are more than the size below which everything is written.
 	l := layout(r, 64, rng.IntN(2) == 0, 0)
 	l.Uses = rng.IntN(2) == 0
+	l.Values = quant.Names()[rng.IntN(4)]
 	h := &history{t: t, rng: rng, bucket: memblob.OpenBucket(nil), layout: snapshot.Layout{Tables: []snapshot.TableLayout{l}}, rule: r,
 		now: map[uint64][]float32{}, held: map[uint64][]float32{}}
 	h.tab = newTable(l, r, 0.99, 7, 0, 1)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/tidemill/tidemill"
 	"github.com/tidemill/tidemill/internal/model"
+	"github.com/tidemill/tidemill/internal/quant"
 	"github.com/tidemill/tidemill/internal/snapshot"
 	"github.com/tidemill/tidemill/ps/optim"
 )
@@ -68,7 +69,7 @@ func TestIndexIsAMap(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 3))
 		same := rapid.SampledFrom([]uint64{0, 0, 0xff, 0xffffffff, 0xffffffffff}).Draw(t, "bits that all hashes share")
-		c, x, want := newCells(1), newIndex(), map[uint64]int{}
+		c, x, want := newCells(1, 1, quant.Float32), newIndex(), map[uint64]int{}
 		var ids []uint64
 		id := func() uint64 { return idOfHash(rng.Uint64N(4000)*0x9e3779b97f4a7c15&^same | 0x5555555555555555&same) }
 		for range rapid.IntRange(0, 3000).Draw(t, "steps") {
@@ -173,6 +174,7 @@ func TestTableTwin(t *testing.T) {
 		}
 		dim, v := 1+rng.IntN(20), 1+rng.IntN(7)
 		l := layout(ru, dim, rng.IntN(2) == 0, 0)
+		l.Values = quant.Names()[rng.IntN(4)]
 		j := &job{model: &model.Model{Layout: snapshot.Layout{Tables: []snapshot.TableLayout{l, l}}}}
 		refs := make([]*naive, 2)
 		for s := range v {

@@ -20,9 +20,9 @@ type found struct {
 	rows [blockRows]int
 }
 
-// look finds the rows of ids, at most blockRows, in table t, and asks for the first so many bytes of
-// their cells. It is false when the shard of one of them is not here.
-func (j *job) look(f *found, t int, ids []uint64, bytes int) bool {
+// look finds the rows of ids, at least one and at most blockRows, in table t, and asks for their
+// cells, whole or up to the weights. It is false when the shard of one of them is not here.
+func (j *job) look(f *found, t int, ids []uint64, whole bool) bool {
 	var at [blockRows]unsafe.Pointer
 	v := uint64(len(j.shards))
 	for i, id := range ids {
@@ -55,7 +55,11 @@ func (j *job) look(f *found, t int, ids []uint64, bytes int) bool {
 		at[n] = f.tables[i].address(f.rows[i])
 		n++
 	}
-	kernel.Prefetch(at[:n], (bytes-1)/kernel.LineBytes+2) // a cell begins anywhere in a line
+	floats := idFloats + f.tables[0].words
+	if whole {
+		floats = f.tables[0].stride
+	}
+	kernel.Prefetch(at[:n], (4*floats-1)/kernel.LineBytes+2) // a cell begins anywhere in a line
 	return true
 }
 
@@ -75,7 +79,7 @@ func (j *job) readRows(t int, dst []float32, ids []uint64) bool {
 	dim := j.model.Layout.Tables[t].Dim
 	for len(ids) > 0 {
 		some := ids[:min(len(ids), blockRows)]
-		if !j.look(&f, t, some, 4*(idFloats+dim)) {
+		if !j.look(&f, t, some, false) {
 			return false
 		}
 		for i, id := range some {
@@ -91,18 +95,18 @@ func (j *job) readRows(t int, dst []float32, ids []uint64) bool {
 // are all here, in the order of ids. mu is held.
 func (j *job) updateRows(t int, ids []uint64, grads []float32, scale float32, before, k int64) {
 	var f found
-	l := &j.model.Layout.Tables[t]
+	dim := j.model.Layout.Tables[t].Dim
 	for len(ids) > 0 {
 		some := ids[:min(len(ids), blockRows)]
-		j.look(&f, t, some, 4*(idFloats+l.Width()))
+		j.look(&f, t, some, true)
 		for i, id := range some {
 			f.shards[i].pushed++
 			tab, row := f.tables[i], f.row(i, id)
 			if row < 0 { // an id may come twice, and have a row by now
 				row = tab.index.find(&tab.cells, id, f.hashes[i])
 			}
-			tab.update(id, row, grads[i*l.Dim:(i+1)*l.Dim], scale, before, k)
+			tab.update(id, row, grads[i*dim:(i+1)*dim], scale, before, k)
 		}
-		ids, grads = ids[len(some):], grads[len(some)*l.Dim:]
+		ids, grads = ids[len(some):], grads[len(some)*dim:]
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/tidemill/tidemill"
+	"github.com/tidemill/tidemill/internal/quant"
 	"github.com/tidemill/tidemill/internal/snapshot"
 	"github.com/tidemill/tidemill/ps/optim"
 )
@@ -29,6 +30,7 @@ type table struct {
 	overflow int64
 	fallback uint64 // id of the fallback row
 	fresh    []float32
+	rounding uint64 // key of the randomness that weights are rounded by
 	watchers []*changes
 	images   []*image // captured and not yet released
 	since    since    // what changed since the last snapshot
@@ -40,11 +42,16 @@ func fallbackID(shard int) uint64 { return math.MaxUint64 - uint64(shard) }
 
 // newTable returns the empty table of one of v shards.
 func newTable(layout snapshot.TableLayout, rule optim.Rule, decay float64, seed uint64, shard, v int) *table {
+	format, ok := quant.Parse(layout.Values)
+	if !ok {
+		panic("ps: a table's values are " + layout.Values + ", which its spec was to refuse")
+	}
 	t := &table{
-		cells: newCells(layout.Width()), index: newIndex(),
+		cells: newCells(layout.Width(), layout.Dim, format), index: newIndex(),
 		layout: layout, decay: decay, rule: rule, seed: seed, name: tidemill.Hash(layout.Name),
 		fresh: make([]float32, layout.Width()), fallback: fallbackID(shard),
 	}
+	t.rounding = tidemill.Mix(seed^0xa54ff53a5f1d36f1) ^ t.name
 	t.admission = newAdmission(layout.Admit, seed, t.name, v)
 	if layout.MaxRows > 0 {
 		t.most = int(max(1, layout.MaxRows/int64(v)))
@@ -76,7 +83,7 @@ func (t *table) read(dst []float32, id uint64, row int) {
 		t.layout.Init.Fill(dst, t.seed, t.name, id, 0)
 		return
 	}
-	copy(dst, t.row(row))
+	t.unpack(dst, row)
 }
 
 func (t *table) full() bool { return t.most > 0 && t.rows() >= t.most }
@@ -93,23 +100,34 @@ func (t *table) update(id uint64, row int, grad []float32, scale float32, before
 		id = t.fallback
 		row = t.find(id)
 	}
-	if row < 0 {
-		row = t.insert(id, before)
+	var r []float32
+	fresh := row < 0
+	if fresh {
+		r = t.initial(id, before)
+	} else {
+		r = t.writable(row)
 	}
-	r := t.writable(row)
 	if t.layout.Uses {
 		t.used(r)
 	}
 	w, state := t.layout.Weight(r), t.layout.StateOf(r)
-	if !t.layout.Average {
-		t.rule.Apply(w, state, grad, scale)
-		return
-	}
 	avg := t.layout.AverageOf(r)
-	catchUp(avg, w, t.decay, before-int64(t.layout.At(r)))
+	if t.layout.Average {
+		catchUp(avg, w, t.decay, before-int64(t.layout.At(r)))
+	}
 	t.rule.Apply(w, state, grad, scale)
-	catchUp(avg, w, t.decay, k)
-	t.layout.PutAt(r, uint64(before+k))
+	if t.format != quant.Float32 {
+		t.format.Round(w, t.rounding^tidemill.Mix(id+uint64(before)*0x9e3779b97f4a7c15))
+	}
+	if t.layout.Average {
+		catchUp(avg, w, t.decay, k)
+		t.layout.PutAt(r, uint64(before+k))
+	}
+	if fresh {
+		t.add(id, r)
+	} else {
+		t.store(row, r)
+	}
 }
 
 // catchUp lets n examples pass during which the weight stayed w.
@@ -119,8 +137,8 @@ func catchUp(avg, w []float32, decay float64, n int64) {
 	}
 }
 
-// insert adds a row with initial weights and an average that equals them.
-func (t *table) insert(id uint64, examples int64) int {
+// initial returns a row with initial weights and an average that equals them, until the next call.
+func (t *table) initial(id uint64, examples int64) []float32 {
 	r := t.fresh
 	clear(r)
 	w := t.layout.Weight(r)
@@ -130,7 +148,7 @@ func (t *table) insert(id uint64, examples int64) int {
 		copy(t.layout.AverageOf(r), w)
 		t.layout.PutAt(r, uint64(examples))
 	}
-	return t.add(id, r)
+	return r
 }
 
 // remove takes a row away. Whoever watches the table learns of it, and images keep it.
@@ -159,7 +177,7 @@ func (t *table) add(id uint64, values []float32) int {
 	} else {
 		row = t.extend(id)
 	}
-	copy(t.row(row), values)
+	t.store(row, values)
 	t.index.insert(&t.cells, tidemill.Mix(id), row)
 	t.since.inserted(row)
 	for _, c := range t.watchers {

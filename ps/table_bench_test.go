@@ -87,19 +87,24 @@ func BenchmarkTable(b *testing.B) {
 	adagrad := optim.Adagrad{LR: 0.05, Initial: 0.1, Epsilon: 1e-10}
 	ftrl := optim.FTRL{Alpha: 0.1, Beta: 1}
 	for _, c := range []struct {
-		name string
-		dim  int
-		rule optim.Rule
-	}{{"adagrad/dim=16", 16, adagrad}, {"ftrl/dim=1", 1, ftrl}} {
+		name   string
+		dim    int
+		rule   optim.Rule
+		values string
+	}{
+		{"adagrad/dim=16", 16, adagrad, ""}, {"ftrl/dim=1", 1, ftrl, ""},
+		{"adagrad/dim=16/bfloat16", 16, adagrad, tidemill.ValuesBFloat16}, {"adagrad/dim=16/int8", 16, adagrad, tidemill.ValuesInt8},
+	} {
 		for _, draw := range []string{"zipf", "even"} {
-			b.Run(fmt.Sprintf("%s/%s", c.name, draw), func(b *testing.B) { benchTable(b, c.dim, c.rule, draw) })
+			b.Run(fmt.Sprintf("%s/%s", c.name, draw), func(b *testing.B) { benchTable(b, c.dim, c.rule, c.values, draw) })
 		}
 	}
 }
 
-func benchTable(b *testing.B, dim int, r optim.Rule, draw string) {
+func benchTable(b *testing.B, dim int, r optim.Rule, values, draw string) {
 	n := tableRows()
 	l := layout(r, dim, false, 0)
+	l.Values = values
 	runtime.GC()
 	heap := gauge("/memory/classes/heap/objects:bytes")
 	j := tableJob(l, r)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/tidemill/tidemill"
 	"github.com/tidemill/tidemill/internal/model"
+	"github.com/tidemill/tidemill/internal/quant"
 	"github.com/tidemill/tidemill/internal/snapshot"
 	"github.com/tidemill/tidemill/ps/optim"
 )
@@ -65,6 +66,8 @@ func (m *naive) apply(seed, id uint64, grad []float32, before, k int64) {
 		snapshot.CatchUp(avg, w, avg, m.decay, uint64(before)-m.layout.At(r))
 	}
 	m.rule.Apply(w, m.layout.StateOf(r), grad, 1)
+	format, _ := quant.Parse(m.layout.Values)
+	format.Round(w, tidemill.Mix(seed^0xa54ff53a5f1d36f1)^tidemill.Hash(m.layout.Name)^tidemill.Mix(id+uint64(before)*0x9e3779b97f4a7c15))
 	if m.layout.Average {
 		snapshot.CatchUp(avg, w, avg, m.decay, uint64(k))
 		m.layout.PutAt(r, uint64(before+k))
@@ -119,6 +122,7 @@ func TestTableAndItsImages(t *testing.T) {
 			most = 1 + rng.Int64N(700)
 		}
 		l := layout(ru, dim, rng.IntN(2) == 0, most)
+		l.Values = quant.Names()[rng.IntN(4)]
 		tab := newTable(l, ru, 0.99, seed, 0, 1)
 		ref := &naive{layout: l, rule: ru, decay: 0.99, rows: map[uint64][]float32{}}
 		type captured struct {

@@ -343,6 +343,9 @@ func (p *Plan) layoutTables() {
 		if t.Admit.After > 0 {
 			notes = append(notes, "ids without a row are counted anew")
 		}
+		if t.Values != old.Values && t.Values != "" {
+			notes = append(notes, "weights are rounded to "+t.Values)
+		}
 		if t.Uses && !old.Uses {
 			notes = append(notes, "rows begin to count their uses")
 		}

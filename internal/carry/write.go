@@ -16,6 +16,7 @@ import (
 	"github.com/tidemill/tidemill/internal/engine"
 	"github.com/tidemill/tidemill/internal/model"
 	"github.com/tidemill/tidemill/internal/progress"
+	"github.com/tidemill/tidemill/internal/quant"
 	"github.com/tidemill/tidemill/internal/snapshot"
 )
 
@@ -140,6 +141,9 @@ func (c *converter) convert(table int, row []float32) []float32 {
 	out := c.row
 	w := now.Weight(out)
 	copy(w, old.Weight(row))
+	if f, ok := quant.Parse(now.Values); ok {
+		f.Nearest(w) // as the parameter server, which packs them, has to find them
+	}
 	if c.p.keepSparse[table] {
 		copy(now.StateOf(out), old.StateOf(row))
 	} else {

@@ -273,6 +273,7 @@ var refusals = []struct {
 	{"admit twice", "serve:  {", "tables: {weights: {admit: {after: 2, probability: 0.1}}}\nserve:  {", []string{`tables.weights.admit has both after and probability`}},
 	{"admit share", "serve:  {", "tables: {weights: {admit: {probability: 1}}}\nserve:  {", []string{`tables.weights.admit.probability must be above 0 and below 1, not 1`}},
 	{"expire", "serve:  {", "tables: {weights: {expire: {uses: 2}}}\nserve:  {", []string{`tables.weights.expire.every must be at least 1000, not 0`}},
+	{"values", "serve:  {", "tables: {weights: {values: bfloat61}}\nserve:  {", []string{`unknown values "bfloat61" (did you mean bfloat16?)`}},
 	{"expire uses", "serve:  {", "tables: {weights: {expire: {every: 1e6, uses: -1}}}\nserve:  {", []string{`tables.weights.expire.uses must be 0 to`}},
 	{"admit counters", "serve:  {", "tables: {weights: {admit: {probability: 0.1, counters: 5000}}}\nserve:  {", []string{`tables.weights.admit.counters has no meaning without after`}},
 	{"model", "model: elec2", "model: a/b", []string{`2:8: invalid model name "a/b"`}},

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/tidemill/tidemill"
+	"github.com/tidemill/tidemill/internal/quant"
 )
 
 // tables checks what a job says of its tables' rows.
@@ -13,6 +14,9 @@ func (c *checker) tables() {
 	for _, name := range slices.Sorted(maps.Keys(c.s.Tables)) {
 		t, path := c.s.Tables[name], "tables."+name
 		c.table(path, name)
+		if _, ok := quant.Parse(t.Values); !ok {
+			c.add(path+".values", suggest(t.Values, quant.Names()), "unknown values %q", t.Values)
+		}
 		if e := t.Expire; e != (tidemill.Expiry{}) {
 			c.atLeast(path+".expire.every", e.Every, 1000)
 			c.between(path+".expire.uses", e.Uses, 0, 1<<20)
