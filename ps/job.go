@@ -46,6 +46,7 @@ type job struct {
 	fetch          func(e Effect)          // starts a Fetch or FetchRest
 	arrivals       map[int]*arrival        // by shard
 	handouts       map[int]*handout        // by shard
+	cuts           []int                   // of the request under way (shares)
 	// fault, once set, answers everything: the state of this generation cannot be used.
 	fault error
 }
@@ -283,7 +284,7 @@ func (j *job) read(req *wire.PullRequest, into *wire.PullReply) error {
 		rows := slices.Grow(into.Rows[t][:0], len(ids)*dim)[:len(ids)*dim]
 		into.Rows[t] = rows
 		j.pulled += int64(len(ids))
-		if !j.readRows(t, rows, ids) {
+		if !j.readTable(t, rows, ids) {
 			return fmt.Errorf("ps: id of a shard that another ps owns: %w", tidemill.ErrFenced)
 		}
 	}
@@ -367,7 +368,7 @@ func (j *job) apply(req *wire.PushRequest, before int64) {
 	for t, ids := range req.IDs {
 		scale := optim.Scale(j.model.Sparse[t].Schedule, before)
 		j.pushed += int64(len(ids))
-		j.updateRows(t, ids, req.Grads[t], scale, before, k)
+		j.updateTable(t, ids, req.Grads[t], scale, before, k)
 	}
 	for _, s := range j.owned {
 		for _, t := range s.tables {

@@ -332,6 +332,9 @@ func (b *batcher) inputs() error {
 // lookups fills in who is asked for which rows.
 func (b *batcher) lookups() error {
 	b.look = engine.Lookups(b.look, &b.scratch, b.in, b.m.Engine)
+	for t := range b.look {
+		b.scratch.Sort(&b.look[t], len(b.shards))
+	}
 	b.sparse = true
 	if len(b.peers) == 1 {
 		for t := range b.look {

@@ -47,7 +47,7 @@ func (in *Inputs) Reset(fields, width int) {
 // Lookup is one table's view of a batch: the distinct ids it needs and where each occurrence
 // finds its row.
 type Lookup struct {
-	Unique []uint64 // distinct ids, in order of first occurrence
+	Unique []uint64 // distinct ids, in order of first occurrence, or of their shards (Scratch.Sort)
 	Index  []int32  // len(Inputs.IDs): row in Unique, or -1 where the field does not use the table
 }
 

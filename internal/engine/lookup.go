@@ -12,6 +12,10 @@ type Scratch struct {
 	slots []uint64
 	stamp uint32
 	uses  []bool
+	// Of Sort: the shard of each id, then where it goes; where a shard's begin; the ids.
+	place  []int32
+	starts []int32
+	ids    []uint64
 }
 
 // BuildLookup finds the distinct ids that a table needs of in and writes them, and where each
@@ -60,6 +64,34 @@ func Lookups(look []Lookup, scratch *Scratch, in *Inputs, m Model) []Lookup {
 		BuildLookup(&look[t], scratch, in, func(f int) bool { return m.UsesField(t, f) })
 	}
 	return look
+}
+
+// Sort brings the distinct ids of look, all of which have been built, into the order of their shards
+// of v, those of one shard in order of first occurrence. A parameter server finds rows of one shard
+// close to each other, and can serve shards at the same time.
+func (s *Scratch) Sort(look *Lookup, v int) {
+	n := len(look.Unique)
+	s.place, s.starts, s.ids = grow(s.place, n), grow(s.starts, v+1), grow(s.ids, n)
+	clear(s.starts)
+	for k, id := range look.Unique {
+		shard := tidemill.ShardOf(id, v)
+		s.place[k] = int32(shard)
+		s.starts[shard+1]++
+	}
+	for i := range v {
+		s.starts[i+1] += s.starts[i]
+	}
+	for k, id := range look.Unique {
+		at := s.starts[s.place[k]]
+		s.starts[s.place[k]]++
+		s.place[k], s.ids[at] = at, id
+	}
+	look.Unique, s.ids = s.ids, look.Unique
+	for j, k := range look.Index {
+		if k >= 0 {
+			look.Index[j] = s.place[k]
+		}
+	}
 }
 
 // begin starts a call with at most n distinct ids and returns the mask of slot positions; at

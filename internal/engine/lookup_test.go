@@ -126,3 +126,29 @@ func BenchmarkBuildLookup(b *testing.B) {
 		BuildLookup(&look, &scratch, in, func(int) bool { return true })
 	}
 }
+
+// Sorting changes the order of the distinct ids, and neither which there are nor who uses them.
+func TestSortLookup(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var look Lookup
+		var scratch Scratch
+		for range 3 {
+			in := drawInputs(t)
+			uses := rapid.SliceOfN(rapid.Bool(), in.Fields, in.Fields).Draw(t, "uses")
+			v := rapid.IntRange(1, 9).Draw(t, "shards")
+			BuildLookup(&look, &scratch, in, func(f int) bool { return uses[f] })
+			scratch.Sort(&look, v)
+			want := naiveLookup(in, uses)
+			order := slices.Clone(want.Unique)
+			slices.SortStableFunc(order, func(a, b uint64) int { return tidemill.ShardOf(a, v) - tidemill.ShardOf(b, v) })
+			if !slices.Equal(look.Unique, order) || len(look.Index) != len(want.Index) {
+				t.Fatalf("got %v, want %v", look.Unique, order)
+			}
+			for j, k := range want.Index {
+				if (k < 0) != (look.Index[j] < 0) || k >= 0 && look.Unique[look.Index[j]] != want.Unique[k] {
+					t.Fatalf("occurrence %d has row %d", j, look.Index[j])
+				}
+			}
+		}
+	})
+}
