@@ -586,3 +586,63 @@ func scatterBoth512(grads *float32, rows *float32, sum *float32, d *float32, ind
 //
 //go:noescape
 func scatterBoth256(grads *float32, rows *float32, sum *float32, d *float32, index *int32, x *float32, n int, stride int, dstride int, dim int, scale float32, mask *int32)
+
+// sgd512 is optim.SGD: eta, L2.
+//
+//go:noescape
+func sgd512(w *float32, grad *float32, params *float32, count int)
+
+// sgd256 is optim.SGD: eta, L2.
+//
+//go:noescape
+func sgd256(w *float32, grad *float32, params *float32, count int)
+
+// momentum512 is optim.Momentum: eta, L2, Momentum.
+//
+//go:noescape
+func momentum512(w *float32, v *float32, grad *float32, params *float32, count int)
+
+// momentum256 is optim.Momentum: eta, L2, Momentum.
+//
+//go:noescape
+func momentum256(w *float32, v *float32, grad *float32, params *float32, count int)
+
+// adagrad512 is optim.Adagrad: eta, L2, Epsilon.
+//
+//go:noescape
+func adagrad512(w *float32, n *float32, grad *float32, params *float32, count int)
+
+// adagrad256 is optim.Adagrad: eta, L2, Epsilon.
+//
+//go:noescape
+func adagrad256(w *float32, n *float32, grad *float32, params *float32, count int)
+
+// rmsprop512 is optim.RMSProp: eta, L2, Epsilon, Rho, 1-Rho.
+//
+//go:noescape
+func rmsprop512(w *float32, n *float32, grad *float32, params *float32, count int)
+
+// rmsprop256 is optim.RMSProp: eta, L2, Epsilon, Rho, 1-Rho.
+//
+//go:noescape
+func rmsprop256(w *float32, n *float32, grad *float32, params *float32, count int)
+
+// adam512 is optim.Adam: eta, L2, Epsilon, Beta1, 1-Beta1, Beta2, 1-Beta2, and what corrects m and v.
+//
+//go:noescape
+func adam512(w *float32, m *float32, v *float32, grad *float32, params *float32, count int)
+
+// adam256 is optim.Adam: eta, L2, Epsilon, Beta1, 1-Beta1, Beta2, 1-Beta2, and what corrects m and v.
+//
+//go:noescape
+func adam256(w *float32, m *float32, v *float32, grad *float32, params *float32, count int)
+
+// ftrl512 is optim.FTRL: the scale, Alpha, Beta, L1, L2, -L1.
+//
+//go:noescape
+func ftrl512(w *float32, z *float32, n *float32, grad *float32, params *float32, count int)
+
+// ftrl256 is optim.FTRL: the scale, Alpha, Beta, L1, L2, -L1.
+//
+//go:noescape
+func ftrl256(w *float32, z *float32, n *float32, grad *float32, params *float32, count int)

@@ -20,6 +20,8 @@ func sumFactorsAt(Level, []float32, []float32, []float32, *Rows)                
 func scatterRowsAt(Level, *Rows, []float32, int)                                   { panic(absent) }
 func scatterFactorsAt(Level, []float32, *Rows, []float32, float32, []float32, int) { panic(absent) }
 
+func updateAt(Level, Update, []float32, []float32, []float32, []float32, *[16]float32) { panic(absent) }
+
 func hasPairs() bool { return false }
 
 func (p *Panels) putPanels(int, []float32, int) { panic(absent) }

@@ -1,5 +1,7 @@
 package optim
 
+import "github.com/tidemill/tidemill/internal/kernel"
+
 // Adagrad divides by the root of all squared gradients (Duchi, Hazan, Singer, Adaptive
 // Subgradient Methods for Online Learning and Stochastic Optimization, JMLR 2011). State n
 // per weight, Initial at first.
@@ -21,9 +23,14 @@ func (r Adagrad) Init(state, w []float32) {
 }
 
 func (r Adagrad) Apply(w, state, g []float32, scale float32) {
+	r.apply(kernel.Best(), w, state, g, scale)
+}
+
+func (r Adagrad) apply(level kernel.Level, w, state, g []float32, scale float32) {
 	check(r, w, state, g)
 	eta := clip(r.LR * scale)
-	for i, x := range w {
+	for i := level.Update(kernel.AdagradUpdate, w, state, nil, g, &kernel.Hyper{eta, r.L2, r.Epsilon}); i < len(w); i++ {
+		x := w[i]
 		d := clip(g[i] + float32(r.L2*x))
 		n := clip(state[i] + float32(d*d))
 		state[i] = n
@@ -47,10 +54,15 @@ func (r RMSProp) StateLen(dim int) int    { return dim }
 func (r RMSProp) Init(state, w []float32) { clear(state) }
 
 func (r RMSProp) Apply(w, state, g []float32, scale float32) {
+	r.apply(kernel.Best(), w, state, g, scale)
+}
+
+func (r RMSProp) apply(level kernel.Level, w, state, g []float32, scale float32) {
 	check(r, w, state, g)
 	eta := clip(r.LR * scale)
 	rest := 1 - r.Rho
-	for i, x := range w {
+	for i := level.Update(kernel.RMSPropUpdate, w, state, nil, g, &kernel.Hyper{eta, r.L2, r.Epsilon, r.Rho, rest}); i < len(w); i++ {
+		x := w[i]
 		d := clip(g[i] + float32(r.L2*x))
 		n := moment(float32(r.Rho*state[i]) + float32(rest*clip(float32(d*d))))
 		state[i] = n
@@ -80,7 +92,9 @@ const adamMaxCount = 1 << 24
 func (r Adam) StateLen(dim int) int    { return 2*dim + 1 }
 func (r Adam) Init(state, w []float32) { clear(state) }
 
-func (r Adam) Apply(w, state, g []float32, scale float32) {
+func (r Adam) Apply(w, state, g []float32, scale float32) { r.apply(kernel.Best(), w, state, g, scale) }
+
+func (r Adam) apply(level kernel.Level, w, state, g []float32, scale float32) {
 	check(r, w, state, g)
 	dim := len(w)
 	t := min(state[2*dim]+1, adamMaxCount)
@@ -92,7 +106,8 @@ func (r Adam) Apply(w, state, g []float32, scale float32) {
 	c2 := float32(1 / oneMinusPower(float64(r.Beta2), uint32(t)))
 	eta := clip(r.LR * scale)
 	rest1, rest2 := 1-r.Beta1, 1-r.Beta2
-	for i, x := range w {
+	for i := level.Update(kernel.AdamUpdate, w, m, v, g, &kernel.Hyper{eta, r.L2, r.Epsilon, r.Beta1, rest1, r.Beta2, rest2, c1, c2}); i < len(w); i++ {
+		x := w[i]
 		d := clip(g[i] + float32(r.L2*x))
 		mi := moment(float32(r.Beta1*m[i]) + float32(rest1*d))
 		vi := moment(float32(r.Beta2*v[i]) + float32(rest2*clip(float32(d*d))))

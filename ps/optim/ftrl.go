@@ -1,5 +1,7 @@
 package optim
 
+import "github.com/tidemill/tidemill/internal/kernel"
+
 // FTRL is FTRL-Proximal with per-coordinate rates, L1 and L2 (McMahan et al., Ad Click
 // Prediction: a View from the Trenches, KDD 2013, Algorithm 1). State z per weight, then n
 // per weight; the weight is a function of them:
@@ -37,10 +39,13 @@ func (r FTRL) Init(state, w []float32) {
 	}
 }
 
-func (r FTRL) Apply(w, state, g []float32, scale float32) {
+func (r FTRL) Apply(w, state, g []float32, scale float32) { r.apply(kernel.Best(), w, state, g, scale) }
+
+func (r FTRL) apply(level kernel.Level, w, state, g []float32, scale float32) {
 	check(r, w, state, g)
 	z, n := state[:len(w)], state[len(w):]
-	for i, gi := range g {
+	for i := level.Update(kernel.FTRLUpdate, w, z, n, g, &kernel.Hyper{scale, r.Alpha, r.Beta, r.L1, r.L2, -r.L1}); i < len(w); i++ {
+		gi := g[i]
 		if gi == 0 {
 			continue
 		}

@@ -1,5 +1,7 @@
 package optim
 
+import "github.com/tidemill/tidemill/internal/kernel"
+
 // In all formulas η = LR·scale, and every result is clipped to finite values.
 
 // SGD is stochastic gradient descent (Robbins and Monro, A Stochastic Approximation Method,
@@ -15,10 +17,13 @@ type SGD struct {
 func (r SGD) StateLen(int) int        { return 0 }
 func (r SGD) Init(state, w []float32) {}
 
-func (r SGD) Apply(w, state, g []float32, scale float32) {
+func (r SGD) Apply(w, state, g []float32, scale float32) { r.apply(kernel.Best(), w, state, g, scale) }
+
+func (r SGD) apply(level kernel.Level, w, state, g []float32, scale float32) {
 	check(r, w, state, g)
 	eta := clip(r.LR * scale)
-	for i, x := range w {
+	for i := level.Update(kernel.SGDUpdate, w, nil, nil, g, &kernel.Hyper{eta, r.L2}); i < len(w); i++ {
+		x := w[i]
 		d := clip(g[i] + float32(r.L2*x))
 		w[i] = clip(x - float32(eta*d))
 	}
@@ -38,9 +43,14 @@ func (r Momentum) StateLen(dim int) int    { return dim }
 func (r Momentum) Init(state, w []float32) { clear(state) }
 
 func (r Momentum) Apply(w, state, g []float32, scale float32) {
+	r.apply(kernel.Best(), w, state, g, scale)
+}
+
+func (r Momentum) apply(level kernel.Level, w, state, g []float32, scale float32) {
 	check(r, w, state, g)
 	eta := clip(r.LR * scale)
-	for i, x := range w {
+	for i := level.Update(kernel.MomentumUpdate, w, state, nil, g, &kernel.Hyper{eta, r.L2, r.Momentum}); i < len(w); i++ {
+		x := w[i]
 		d := clip(g[i] + float32(r.L2*x))
 		v := moment(float32(r.Momentum*state[i]) + d)
 		state[i] = v

@@ -40,6 +40,7 @@ func main() {
 	vectors512()
 	vectors256()
 	rowLoops()
+	rowUpdates()
 	Generate()
 	if err := spell(); err != nil {
 		panic(err)
