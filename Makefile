@@ -29,7 +29,9 @@ tensorflow: ## ./tidemill with the engine tensorflow; needs cc, and Python with 
 	@{ "$(abspath $(BIN))" doctor --data-dir "$$(mktemp -d)" || true; } | grep 'engine tensorflow: version'
 
 test-tensorflow: ## the tests of the engine tensorflow
-	$(TENSORFLOW) && go test -tags tensorflow ./internal/engine/tensorflow/... ./internal/model
+	$(TENSORFLOW) && go vet -tags tensorflow ./internal/engine/tensorflow ./internal/e2e ./cmd/tidemill \
+		&& go test -tags tensorflow ./internal/engine/tensorflow/... ./internal/model \
+		&& go test -tags tensorflow -run TensorFlow ./internal/e2e
 
 test: ## all tests, or those of PKG=./ps
 	go test $(PKG)
