@@ -259,8 +259,14 @@ func (n *node) checkAttrs(sig *signature) error {
 			return fmt.Errorf("op %s has no attribute %.100q", n.op, name)
 		}
 	}
+	if v, ok := n.attrs[fatal[n.op]]; ok && v.int != 0 {
+		return fmt.Errorf("attribute %s is %d: only 0 is taken, since TensorFlow ends the process where it does not know a rank", fatal[n.op], v.int)
+	}
 	return nil
 }
+
+// fatal are attributes, by op, that TensorFlow computes a rank with and does not check.
+var fatal = map[string]string{"GatherV2": "batch_dims"}
 
 // check reports whether v is a value that a may have.
 func (a *attribute) check(v value) error {

@@ -14,6 +14,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -150,6 +151,11 @@ func TestMalformedGraphs(t *testing.T) {
 	refused, failed, ran := 0, 0, 0
 	for i := range attempts() {
 		data := spoil(t, r, good)
+		if dir := os.Getenv("TIDEMILL_TENSORFLOW_KEEP"); dir != "" { // what ends the process is then the last one there
+			if err := os.WriteFile(filepath.Join(dir, "attempt.graph"), data, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
 		m, err := d.Compile(&ratingsSpec, ratingsShape, engine.Options{Graph: data})
 		if err != nil {
 			if !errors.Is(err, tidemill.ErrInvalid) {
