@@ -13,7 +13,7 @@ import (
 
 // keepers is a job whose workers keep rows: a trainer's core and the cores of all partitions, two
 // parameter servers that only count what was applied, and messages that arrive in any order but
-// for those of one link.
+// for those of one link, of which grants are lost or come twice now and then.
 type keepers struct {
 	t         *rapid.T
 	staleness int
@@ -89,7 +89,7 @@ func (k *keepers) step(p int, ev *worker.Event) {
 	}
 }
 
-// use checks what a copy holds against the bound: at staleness n the batch with index i may lack
+// use checks what a copy, or a fresh pull, holds against the bound: at staleness n the batch with index i may lack
 // only batches from index i−n on, whichever partition they are of, and however bounded, a
 // copy serves no more than so many batches.
 func (k *keepers) use(p int, b worker.Batch, c *kept) {
@@ -119,7 +119,14 @@ func (k *keepers) carry() bool {
 		if len(q.grants) > 0 {
 			can = append(can, func() {
 				g := q.grants[0]
-				q.grants = q.grants[1:]
+				switch n := rapid.IntRange(0, 9).Draw(k.t, "fate"); {
+				case n == 0 && len(q.grants) > 1: // lost: the next one shows the gap, and all are asked for again
+					q.grants = q.grants[1:]
+					return
+				case n == 1: // said twice
+				default:
+					q.grants = q.grants[1:]
+				}
 				k.step(p, &worker.Event{Kind: worker.Granted, Run: g.Run})
 			})
 		}
@@ -130,6 +137,7 @@ func (k *keepers) carry() bool {
 				switch e.Kind {
 				case worker.SendPull:
 					q.copies[e.PS] = kept{e.Batch.Number, append([]int64(nil), k.applied[e.PS]...)}
+					k.use(p, e.Batch, &q.copies[e.PS])
 					k.step(p, &worker.Event{Kind: worker.Pulled, PS: e.PS})
 				case worker.SendPush:
 					k.applied[e.PS][p]++
@@ -175,6 +183,13 @@ func TestKeptRowsAreWithinTheStaleness(t *testing.T) {
 		k.lead(&trainer.Event{Kind: trainer.Lead, Assignment: tidemill.Assignment{Job: "job", Cut: make(tidemill.Cut, len(k.parts))}})
 		for p := range k.parts {
 			k.step(p, &worker.Event{Kind: worker.Begin})
+		}
+		// The bound is about partitions that are under way: all of them are, before the first batch.
+		for _, q := range k.parts {
+			for _, r := range q.reports {
+				k.lead(&trainer.Event{Kind: trainer.ReportIn, Report: r})
+			}
+			q.reports = nil
 		}
 		for k.carry() {
 		}
