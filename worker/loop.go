@@ -488,7 +488,13 @@ func (o *loop) ask(ctx context.Context, es []Effect) []Event {
 const worthAhead = 64
 
 func (o *loop) answer(e Effect, held wire.Held, err error) Event {
-	kind := map[EffectKind]EventKind{SendFence: Fenced, SendPull: Pulled, SendPush: Pushed}[e.Kind]
+	kind := Pushed
+	switch e.Kind {
+	case SendFence:
+		kind = Fenced
+	case SendPull:
+		kind = Pulled
+	}
 	if err != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)) {
 		err = fmt.Errorf("%w: %w", tidemill.ErrUnavailable, err)
 	}

@@ -171,6 +171,13 @@ func (a *attempt) run(ctx context.Context) (tidemill.Range, error) {
 	}
 }
 
+// expect is the header of a message that is stored only right after sequence seq. The number has so many
+// digits that the header's bytes, which lie before the data in a reader's memory, are a multiple
+// of 8: then values can be read where they are.
+func expect(seq uint64) nats.Header {
+	return nats.Header{jetstream.ExpectedLastSeqHeader: {fmt.Sprintf("%013d", seq)}}
+}
+
 func (a *attempt) publish(ctx context.Context) (uint64, error) {
 	p := a.p
 	frame.Seal(a.data, p.tail.next)
@@ -178,8 +185,9 @@ func (a *attempt) publish(ctx context.Context) (uint64, error) {
 	defer cancel()
 	ack, err := p.t.s.js.PublishMsg(actx, &nats.Msg{
 		Subject: subject(p.t.name, p.t.identity, p.p, a.token),
+		Header:  expect(p.tail.seq),
 		Data:    a.data,
-	}, jetstream.WithExpectLastSequence(p.tail.seq), jetstream.WithRetryAttempts(0))
+	}, jetstream.WithRetryAttempts(0))
 	if err != nil {
 		return 0, err
 	}

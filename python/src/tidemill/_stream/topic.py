@@ -519,7 +519,7 @@ class Topic:
                 ack = await self.stream.send(
                     self.subject(p, token(prefix)),
                     frame.at(tail.next).seal(),
-                    {"Nats-Expected-Last-Sequence": str(tail.seq)},
+                    {"Nats-Expected-Last-Sequence": f"{tail.seq:013d}"},
                 )
                 self.tails[p] = Tail(int(ack["seq"]), tail.next + rows)
                 return tail.next + rows
