@@ -1,5 +1,5 @@
 // Package peers carries the scripts that run other systems on the benchmark's rows, and the lock
-// files of the versions that they are run with.
+// files of the versions that they are run with: one for each system, all into one environment.
 //
 // Each script runs one system once, as a process of its own, and prints one line of JSON. What they
 // have in common is in peer.py. lock.py makes the lock files.

@@ -12,9 +12,10 @@ import subprocess
 import sys
 import tempfile
 
-# Files by what they are for; torch is apart because it is large.
+# A file for each peer, so that one which cannot be had does not keep the others away.
 WANTED = {
-    "base": ["numpy==2.4.6", "vowpalwabbit==9.11.9", "tensorflow-cpu==2.21.0"],
+    "vw": ["numpy==2.4.6", "vowpalwabbit==9.11.9"],
+    "tensorflow": ["numpy==2.4.6", "tensorflow-cpu==2.21.0"],
     "torch": ["numpy==2.4.6", "torch==2.15.0"],
 }
 PYTHONS = ["3.11", "3.12", "3.13"]
@@ -43,11 +44,12 @@ def main():
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--python", nargs="+", default=PYTHONS)
     pythons = p.parse_args().python
+    chosen = {}  # by all files, which share an environment
     for name, wanted in WANTED.items():
         versions, hashes, marks = {}, {}, {}
         for python in pythons:
-            for package, version, sha in resolve(wanted, python, [f"{k}=={v}" for k, v in versions.items()]):
-                versions.setdefault(package, version)
+            for package, version, sha in resolve(wanted, python, [f"{k}=={v}" for k, v in chosen.items()]):
+                versions.setdefault(package, chosen.setdefault(package, version))
                 if versions[package] != version:
                     raise SystemExit(f"{package} is {versions[package]} for one Python and {version} for {python}")
                 hashes.setdefault(package, set()).add(sha)

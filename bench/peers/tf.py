@@ -84,9 +84,9 @@ class DeepFM:
         p, (grad, *rest) = self.gradients(y, x, rows, [v.value() for v in self.dense])
         n = tf.cast(tf.shape(y)[0], tf.float32)
         # By example, as a batch of one would see it: the mean of a batch all but stops rare ids.
-        sparse_adagrad(self.w, self.wa, 0.05, tf.reshape(grad * n, [-1, self.dim + 1]), tf.reshape(ids, [-1]))
+        sparse_adagrad(self.w, self.wa, 0.02, tf.reshape(grad * n, [-1, self.dim + 1]), tf.reshape(ids, [-1]))
         for v, a, g in zip(self.dense, self.accums, rest):
-            adagrad(v, a, 0.02, g)
+            adagrad(v, a, 0.01, g)
         return p
 
 

@@ -84,9 +84,9 @@ class DeepFM:
         mean.backward()
         with torch.no_grad():
             # By example, as a batch of one would see it: the mean of a batch all but stops rare ids.
-            sparse_adagrad(self.w, self.wa, 0.05, rows.grad.view(-1, DIM + 1) * len(y), flat)
+            sparse_adagrad(self.w, self.wa, 0.02, rows.grad.view(-1, DIM + 1) * len(y), flat)
             for v, a in zip(self.dense, self.accums):
-                adagrad(v, a, 0.02)
+                adagrad(v, a, 0.01)
         return p.detach()
 
 

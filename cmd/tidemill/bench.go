@@ -29,7 +29,7 @@ func newBench(a *app) *cobra.Command {
 		Args: args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newBenchAll(a), newBenchStream(a), newBenchPS(a), newBenchKernel(a), newBenchSnapshot(a), newBenchServe(a), newBenchSwap(a), newBenchFreshness(a), newBenchScale(a))
+	cmd.AddCommand(newBenchAll(a), newBenchStream(a), newBenchPS(a), newBenchKernel(a), newBenchSnapshot(a), newBenchServe(a), newBenchSwap(a), newBenchFreshness(a), newBenchScale(a), newBenchPeers(a))
 	cmd.AddCommand(newBenchChaos(a), newBenchRecovery(a), newBenchStaleness(a), newBenchTrain(a))
 	return cmd
 }
