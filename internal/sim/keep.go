@@ -51,40 +51,47 @@ func (t *trainerNode) needed(context.Context) (map[int64]bool, error) {
 	return out, nil
 }
 
-// keep makes a savepoint of one of the newest snapshots, whichever luck says.
+// keep makes a savepoint of one of the newest snapshots, whichever luck says, some time after it
+// has read which there are.
 func (c *clients) keep(w *World) {
 	c.tries++
 	name, back := fmt.Sprintf("client-%d", c.tries), c.tries%4
-	var kept *snapshot.Manifest
-	w.process(w.nodes["client"], func(ctx context.Context, b *blob.Bucket) error {
+	n := w.nodes["client"]
+	var m *snapshot.Manifest
+	w.process(n, func(ctx context.Context, b *blob.Bucket) error {
 		chain, err := snapshot.Snapshots(b, jobName)
 		if err != nil {
 			return err
 		}
 		numbers, err := chain.List(ctx, 0)
-		if err != nil {
-			return err
-		}
-		for _, n := range slices.Backward(numbers) {
-			m, err := snapshot.ReadManifest(ctx, chain, n)
+		for _, k := range slices.Backward(numbers) {
+			x, err := snapshot.ReadManifest(ctx, chain, k)
 			if err != nil {
 				return err
 			}
-			if m.Fence != nil {
-				continue
-			}
-			if back--; back < 0 {
-				_, err := snapshot.NewSavepoint(ctx, b, m, name, "client", "", time.UnixMicro(w.now))
-				kept = m
-				return err
+			if x.Fence == nil {
+				m = x
+				if back--; back < 0 {
+					break
+				}
 			}
 		}
-		return nil
+		return err
 	}, func(err error) {
-		if err == nil && kept != nil {
-			w.say("savepoint %s keeps snapshot %d", name, kept.Number)
-			w.checks.keeps(w, name, kept)
+		if err != nil || m == nil {
+			return
 		}
+		w.on(n, n.incarnation, w.rng.Int64N(400*ms), func() {
+			w.process(n, func(ctx context.Context, b *blob.Bucket) error {
+				_, err := snapshot.NewSavepoint(ctx, b, m, name, "client", "", time.UnixMicro(w.now))
+				return err
+			}, func(err error) {
+				if err == nil {
+					w.say("savepoint %s keeps snapshot %d", name, m.Number)
+					w.checks.keeps(w, name, m)
+				}
+			})
+		})
 	})
 }
 

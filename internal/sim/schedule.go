@@ -70,7 +70,7 @@ func schedule(r *rand.Rand, c *Config, events int, lies bool) []Op {
 	for len(ops) < events {
 		at += r.Int64N(gap)
 		o := Op{At: at}
-		if r.IntN(100) < stories && len(ops)+3 < events {
+		if r.IntN(100) < stories && len(ops)+5 <= events {
 			ops = append(ops, story(r, c, at, name)...)
 			at += r.Int64N(300 * ms)
 			continue
@@ -145,7 +145,7 @@ func story(r *rand.Rand, c *Config, at int64, name func(string, int) string) []O
 		// Its work goes to another meanwhile, and by its clock it still holds its lease.
 		return []Op{{At: at, For: long, Verb: "pause", Args: []string{n}}, {At: soon, Verb: "jump", Args: []string{n, "-4000"}}}
 	}
-	switch r.IntN(8) {
+	switch r.IntN(9) {
 	case 0, 1, 6, 7: // one server has the last pushes of a worker that is lost, another has not
 		return []Op{{At: at, For: long, Verb: "cut", Args: []string{w, p, "push"}}, {At: soon, For: long, Verb: "crash", Args: []string{w}}}
 	case 2: // the worker cannot renew its lease, hears of nothing, and goes on
@@ -153,6 +153,12 @@ func story(r *rand.Rand, c *Config, at int64, name func(string, int) string) []O
 			{At: at, For: long, Verb: "cut", Args: []string{w, "kv"}}, {At: at, For: long, Verb: "cut", Args: []string{"kv", w}},
 			{At: soon, Verb: "jump", Args: []string{w, "-4000"}},
 		}
+	case 8: // savepoints are made while a collector is at work, and both take their time
+		ops := []Op{{At: at, Verb: "savepoint"}, {At: soon, For: long, Verb: "disk", Args: []string{"slow"}}}
+		for range 3 {
+			ops = append(ops, Op{At: at + r.Int64N(long), Verb: "keep"})
+		}
+		return ops
 	case 3:
 		return zombie(w)
 	case 4:

@@ -91,11 +91,16 @@ func prove(root, tmp string, m mutant, n int) (string, error) {
 		return "", err
 	}
 	build := exec.Command("go", "build", "-overlay", list, "-o", bin, "./internal/sim/schedules")
+	how := append([]string{"-n", fmt.Sprint(n)}, m.args...)
+	if m.roles {
+		build = exec.Command("go", "test", "-c", "-overlay", list, "-o", bin, "./internal/sim/roles")
+		how = []string{"-schedules", fmt.Sprint((n + 2) / 3), "-test.timeout", "5m"} // at each of three stalenesses
+	}
 	build.Dir = root
 	if told, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("it does not build: %w\n%s", err, told)
 	}
-	told, err := exec.Command(bin, append([]string{"-n", fmt.Sprint(n)}, m.args...)...).CombinedOutput()
+	told, err := exec.Command(bin, how...).CombinedOutput()
 	var exit *exec.ExitError
 	if err == nil {
 		return "", nil
@@ -103,7 +108,11 @@ func prove(root, tmp string, m mutant, n int) (string, error) {
 	if !errors.As(err, &exit) {
 		return "", err
 	}
-	line, _, _ := strings.Cut(strings.TrimSpace(string(told)), "\n")
+	text := string(told)
+	if rest, ok := strings.CutPrefix(text, "--- FAIL"); ok { // of a test: what failed is on the next line
+		_, text, _ = strings.Cut(rest, "\n")
+	}
+	line, _, _ := strings.Cut(strings.TrimSpace(text), "\n")
 	if r := []rune(line); len(r) > 160 {
 		line = string(r[:160]) + "…"
 	}

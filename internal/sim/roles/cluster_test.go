@@ -26,6 +26,7 @@ import (
 // cluster is processes over in-memory services.
 type cluster struct {
 	t        *testing.T
+	schedule string // which one is played
 	records  *lease.Mem
 	sessions *lease.Mem
 	stream   *mem.Stream

@@ -92,6 +92,12 @@ gate: {mode: off}
 	c.t.Fatal("the job could not be submitted")
 }
 
+// errorf reports what is wrong, and in which schedule.
+func (c *cluster) errorf(format string, args ...any) {
+	c.t.Helper()
+	c.t.Errorf(c.schedule+": "+format, args...)
+}
+
 // record reads the job's record as it is.
 func (c *cluster) record() (a tidemill.Assignment, revision uint64) {
 	e, err := c.records.Get(context.Background(), trainer.JobPrefix+jobName)
@@ -112,13 +118,13 @@ func (c *cluster) finished() bool {
 		case tidemill.JobFinished:
 			return true
 		case tidemill.JobFailed:
-			c.t.Errorf("the job failed: %s", a.Reason)
+			c.errorf("the job failed: %s", a.Reason)
 			return false
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
 	a, _ := c.record()
-	c.t.Errorf("the job did not finish: %s, generation %d, snapshot %d, cut %v", a.State, a.Generation, a.Snapshot, a.Cut)
+	c.errorf("the job did not finish: %s, generation %d, snapshot %d, cut %v", a.State, a.Generation, a.Snapshot, a.Cut)
 	return false
 }
 
@@ -169,7 +175,7 @@ func (c *cluster) audit(log []arrow.RecordBatch) *snapshot.Manifest {
 			continue
 		}
 		if last != nil && slices.ContainsFunc([]int{0, 1, 2}, func(p int) bool { return m.Cut[p] < last.Cut[p] }) {
-			c.t.Errorf("snapshot %d goes back from %v to %v", m.Number, last.Cut, m.Cut)
+			c.errorf("snapshot %d goes back from %v to %v", m.Number, last.Cut, m.Cut)
 		}
 		last = m
 		if !taken.Has(n) {
@@ -183,7 +189,7 @@ func (c *cluster) audit(log []arrow.RecordBatch) *snapshot.Manifest {
 func (c *cluster) count(m *snapshot.Manifest, log []arrow.RecordBatch) {
 	got := &counts{width: m.Layout.Tables[0].Width(), rows: map[uint64]float32{}}
 	if err := snapshot.ReadParts(context.Background(), c.bucket, m.Parts, m.Layout, nil, got); err != nil {
-		c.t.Errorf("snapshot %d: %v", m.Number, err)
+		c.errorf("snapshot %d: %v", m.Number, err)
 		return
 	}
 	compiled, err := model.Compile(&m.Spec, schema)
@@ -204,7 +210,7 @@ func (c *cluster) count(m *snapshot.Manifest, log []arrow.RecordBatch) {
 		below.Release()
 	}
 	if n := m.Cut.Rows(); m.Examples != n || got.bias != float32(n) || !maps.Equal(got.rows, want) {
-		c.t.Errorf("snapshot %d at %v says %d examples, counts %v rows and %d ids, and its cut has %d rows of %d ids",
+		c.errorf("snapshot %d at %v says %d examples, counts %v rows and %d ids, and its cut has %d rows of %d ids",
 			m.Number, m.Cut, m.Examples, got.bias, len(got.rows), n, len(want))
 	}
 }
@@ -240,6 +246,7 @@ func TestRolesUnderFaults(t *testing.T) {
 func play(t *testing.T, seed uint64, staleness int, faults bool) *snapshot.Manifest {
 	began := time.Now()
 	c := newCluster(t, seed)
+	c.schedule = fmt.Sprintf("seed %d, staleness %d", seed, staleness)
 	log := c.fill()
 	defer func() {
 		for _, rec := range log {
@@ -263,7 +270,7 @@ func play(t *testing.T, seed uint64, staleness int, faults bool) *snapshot.Manif
 	a, _ := c.record()
 	last := c.audit(log)
 	c.close()
-	t.Logf("seed %d, staleness %d: %v, generation %d, %d faults", seed, staleness, time.Since(began), a.Generation, len(told))
+	c.log.Info("over", "seed", seed, "staleness", staleness, "took", time.Since(began), "generation", a.Generation, "faults", len(told))
 	if !finished || t.Failed() {
 		t.Errorf("seed %d, staleness %d, after %v", seed, staleness, told)
 		return nil

@@ -9,6 +9,7 @@ import (
 
 	"github.com/tidemill/tidemill"
 	"github.com/tidemill/tidemill/internal/snapshot"
+	"github.com/tidemill/tidemill/internal/wire"
 	"github.com/tidemill/tidemill/trainer"
 )
 
@@ -32,7 +33,7 @@ func (c *cluster) faults(t *testing.T) (told []string) {
 			break
 		}
 		p := c.procs[number(len(c.procs))]
-		switch number(7) {
+		switch number(8) {
 		case 0, 1:
 			say("crash %s", p.name)
 			p.crash()
@@ -64,9 +65,42 @@ func (c *cluster) faults(t *testing.T) (told []string) {
 			if err := c.lateAssignment(ctx); err != nil {
 				t.Error(err)
 			}
+		case 7:
+			say("rows are read that nobody changes")
+			c.peek(ctx, number)
 		}
 	}
 	return told
+}
+
+// peek pulls rows that are in no table, as a worker does that reads ahead and dies.
+func (c *cluster) peek(ctx context.Context, number func(int) int) {
+	a, _ := c.record()
+	for p, owner := range a.Partitions {
+		for _, id := range a.PSes() {
+			to := c.life(id)
+			if to == nil || to.ctx.Err() != nil {
+				continue
+			}
+			pctx, stop := context.WithTimeout(ctx, patience)
+			st, err := to.ps.Status(pctx, jobName)
+			if err == nil {
+				var ids []uint64
+				for len(ids) < 3 {
+					x := tidemill.Mix(uint64(number(1 << 30)))
+					if a.Shards[tidemill.ShardOf(x, len(a.Shards))].Member == id {
+						ids = append(ids, x)
+					}
+				}
+				// Whether it is served depends on what goes on.
+				_ = to.ps.Pull(pctx, &wire.PullRequest{
+					Header: wire.Header{Job: jobName, Generation: a.Generation, Partition: p, Epoch: owner.Epoch, Round: st.Round + 1, Routes: a.Routes()},
+					IDs:    [][]uint64{ids},
+				}, &wire.PullReply{})
+			}
+			stop()
+		}
+	}
 }
 
 // lateFence appends a fence record to the chain, as a leader that was paused before it did.
