@@ -7,11 +7,13 @@
 //
 // Real code: the step cores of worker, ps and trainer, which hold all protocol state; the gate's
 // Book; and everything of internal/snapshot that runs over records: the chains, manifests,
-// fences, versions, decisions, champions. They work on a bucket whose writes fail, lie and are
-// lost.
+// fences, versions, decisions, champions, savepoints, what is compacted and what is collected.
+// They work on a bucket whose writes fail, lie and are lost; restores, collectors and savepoints
+// one access at a time, so that two collectors get in each other's way.
 //
 // Modelled, as thinly as the runners are around the cores: the sessions and watches of the
-// lease store, the stream and its producers, the parts of a snapshot (counts instead of Arrow),
+// lease store, the stream and its producers, the parts of a snapshot (counts instead of Arrow;
+// what changed, on top of what is stored),
 // what the validator does around the Book (losses are made up), the serving replicas, and the
 // clients. A model of a runner repeats its order of effects, its retries and what it does when
 // an answer is lost.

@@ -138,8 +138,6 @@ var mutants = []mutant{
 	taken.Below`}}, nil, false},
 	{"savepoint of what was collected", []edit{{"internal/snapshot/savepoint.go",
 		`	if err := stillWhole(ctx, b, m); err != nil {`, `	if err := stillWhole(ctx, b, m); err != nil && false {`}}, nil, false},
-	{"collector looks before it records", []edit{{"internal/snapshot/collect.go",
-		`	if held, err = c.held(ctx, needed); err != nil {`, `	if err != nil {`}}, nil, false},
 	{"base of the newest layer alone", []edit{{"internal/snapshot/table.go",
 		`	for _, b := range base {`, `	for _, b := range base[max(0, len(base)-1):] {`}}, nil, false},
 	{"job taken up unconfirmed", []edit{{"internal/sim/trainer.go",

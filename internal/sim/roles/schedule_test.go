@@ -16,7 +16,7 @@ import (
 // faults lets things happen to the cluster for a while, and makes everything whole again. It
 // returns what happened.
 func (c *cluster) faults(t *testing.T) (told []string) {
-	began := time.Now()
+	began, ctx := time.Now(), context.Background()
 	say := func(format string, args ...any) {
 		told = append(told, fmt.Sprintf("%d ms: ", time.Since(began).Milliseconds())+fmt.Sprintf(format, args...))
 		c.log.Info("—", "fault", told[len(told)-1])
@@ -26,9 +26,8 @@ func (c *cluster) faults(t *testing.T) (told []string) {
 		defer c.mu.Unlock()
 		return c.rng.IntN(n)
 	}
-	ctx := context.Background()
 	for range 14 {
-		time.Sleep(time.Duration(100+number(1500)) * time.Millisecond)
+		sleep(ctx, time.Duration(100+number(1500)) * time.Millisecond)
 		if a, _ := c.record(); a.State == tidemill.JobFinished || a.State == tidemill.JobFailed {
 			break
 		}
@@ -37,7 +36,7 @@ func (c *cluster) faults(t *testing.T) (told []string) {
 		case 0, 1:
 			say("crash %s", p.name)
 			p.crash()
-			time.Sleep(time.Duration(number(4000)) * time.Millisecond)
+			sleep(ctx, time.Duration(number(4000)) * time.Millisecond)
 			p.start()
 		case 2:
 			say("%s goes and comes back", p.name)
@@ -47,13 +46,13 @@ func (c *cluster) faults(t *testing.T) (told []string) {
 			say("cut %s off from the lease stores", p.name)
 			p.records.cut.Store(true)
 			p.sessions.cut.Store(true)
-			time.Sleep(time.Duration(500+number(4000)) * time.Millisecond)
+			sleep(ctx, time.Duration(500+number(4000)) * time.Millisecond)
 			p.records.cut.Store(false)
 			p.sessions.cut.Store(false)
 		case 4:
 			say("storm")
 			c.setLoss(0.1)
-			time.Sleep(time.Duration(200+number(1500)) * time.Millisecond)
+			sleep(ctx, time.Duration(200+number(1500)) * time.Millisecond)
 			c.setLoss(0)
 		case 5:
 			say("a predecessor's fence record arrives")
