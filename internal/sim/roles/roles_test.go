@@ -87,7 +87,7 @@ gate: {mode: off}
 				return
 			}
 		}
-		sleep(context.Background(), 100 * time.Millisecond)
+		sleep(context.Background(), 100*time.Millisecond)
 	}
 	c.t.Fatal("the job could not be submitted")
 }
@@ -121,7 +121,7 @@ func (c *cluster) finished() bool {
 			c.errorf("the job failed: %s", a.Reason)
 			return false
 		}
-		sleep(context.Background(), 100 * time.Millisecond)
+		sleep(context.Background(), 100*time.Millisecond)
 	}
 	a, _ := c.record()
 	c.errorf("the job did not finish: %s, generation %d, snapshot %d, cut %v", a.State, a.Generation, a.Snapshot, a.Cut)

@@ -27,7 +27,7 @@ func (c *cluster) faults(t *testing.T) (told []string) {
 		return c.rng.IntN(n)
 	}
 	for range 14 {
-		sleep(ctx, time.Duration(100+number(1500)) * time.Millisecond)
+		sleep(ctx, time.Duration(100+number(1500))*time.Millisecond)
 		if a, _ := c.record(); a.State == tidemill.JobFinished || a.State == tidemill.JobFailed {
 			break
 		}
@@ -36,7 +36,7 @@ func (c *cluster) faults(t *testing.T) (told []string) {
 		case 0, 1:
 			say("crash %s", p.name)
 			p.crash()
-			sleep(ctx, time.Duration(number(4000)) * time.Millisecond)
+			sleep(ctx, time.Duration(number(4000))*time.Millisecond)
 			p.start()
 		case 2:
 			say("%s goes and comes back", p.name)
@@ -46,13 +46,13 @@ func (c *cluster) faults(t *testing.T) (told []string) {
 			say("cut %s off from the lease stores", p.name)
 			p.records.cut.Store(true)
 			p.sessions.cut.Store(true)
-			sleep(ctx, time.Duration(500+number(4000)) * time.Millisecond)
+			sleep(ctx, time.Duration(500+number(4000))*time.Millisecond)
 			p.records.cut.Store(false)
 			p.sessions.cut.Store(false)
 		case 4:
 			say("storm")
 			c.setLoss(0.1)
-			sleep(ctx, time.Duration(200+number(1500)) * time.Millisecond)
+			sleep(ctx, time.Duration(200+number(1500))*time.Millisecond)
 			c.setLoss(0)
 		case 5:
 			say("a predecessor's fence record arrives")
