@@ -424,6 +424,11 @@ func pack256(dst *float32, src *float32, rows int, dstStride int, srcStride int)
 //go:noescape
 func transpose8(dst *float32, src *float32, blocks int, dstStride int, srcStride int)
 
+// turnedDot512 adds Σₗ a[l]·b[j][l] to c[j] for 16 rows j of b and 16·blocks values l; ldb in bytes.
+//
+//go:noescape
+func turnedDot512(c *float32, a *float32, b *float32, blocks int, ldb int)
+
 // pairRows512 writes a row of pairs of bfloat16 for each two rows of up to 32 values; strides in bytes, of dst's rows and of one of src's.
 // Where mask1 is 0, only 16 columns are written.
 //

@@ -6345,6 +6345,137 @@ block:
 	VZEROUPPER
 	RET
 
+// func turnedDot512(c *float32, a *float32, b *float32, blocks int, ldb int)
+// Requires: AVX, AVX512F
+TEXT ·turnedDot512(SB), NOSPLIT, $0-40
+	MOVQ    c+0(FP), AX
+	MOVQ    a+8(FP), CX
+	MOVQ    b+16(FP), DX
+	MOVQ    blocks+24(FP), BX
+	MOVQ    ldb+32(FP), SI
+	LEAQ    (DX)(SI*2), DI
+	ADDQ    SI, DI
+	LEAQ    (DI)(SI*2), R8
+	ADDQ    SI, R8
+	LEAQ    (R8)(SI*2), R9
+	ADDQ    SI, R9
+	LEAQ    (R9)(SI*2), R10
+	ADDQ    SI, R10
+	LEAQ    (R10)(SI*2), R11
+	ADDQ    SI, R11
+	VMOVUPS (AX), Z0
+	MOVQ    $0x00000040, R12
+
+block:
+	VMOVUPS          (DX), Z1
+	VMOVUPS          (DX)(SI*1), Z2
+	VMOVUPS          (DX)(SI*2), Z3
+	VMOVUPS          (DI), Z4
+	VMOVUPS          (DI)(SI*1), Z5
+	VMOVUPS          (DI)(SI*2), Z6
+	VMOVUPS          (R8), Z7
+	VMOVUPS          (R8)(SI*1), Z8
+	VMOVUPS          (R8)(SI*2), Z9
+	VMOVUPS          (R9), Z10
+	VMOVUPS          (R9)(SI*1), Z11
+	VMOVUPS          (R9)(SI*2), Z12
+	VMOVUPS          (R10), Z13
+	VMOVUPS          (R10)(SI*1), Z14
+	VMOVUPS          (R10)(SI*2), Z15
+	VMOVUPS          (R11), Z16
+	VUNPCKLPS        Z2, Z1, Z17
+	VUNPCKHPS        Z2, Z1, Z1
+	VUNPCKLPS        Z4, Z3, Z2
+	VUNPCKHPS        Z4, Z3, Z3
+	VUNPCKLPS        Z6, Z5, Z4
+	VUNPCKHPS        Z6, Z5, Z5
+	VUNPCKLPS        Z8, Z7, Z6
+	VUNPCKHPS        Z8, Z7, Z7
+	VUNPCKLPS        Z10, Z9, Z8
+	VUNPCKHPS        Z10, Z9, Z9
+	VUNPCKLPS        Z12, Z11, Z10
+	VUNPCKHPS        Z12, Z11, Z11
+	VUNPCKLPS        Z14, Z13, Z12
+	VUNPCKHPS        Z14, Z13, Z13
+	VUNPCKLPS        Z16, Z15, Z14
+	VUNPCKHPS        Z16, Z15, Z15
+	VUNPCKLPD        Z2, Z17, Z16
+	VUNPCKHPD        Z2, Z17, Z2
+	VUNPCKLPD        Z3, Z1, Z17
+	VUNPCKHPD        Z3, Z1, Z1
+	VUNPCKLPD        Z6, Z4, Z3
+	VUNPCKHPD        Z6, Z4, Z4
+	VUNPCKLPD        Z7, Z5, Z6
+	VUNPCKHPD        Z7, Z5, Z5
+	VUNPCKLPD        Z10, Z8, Z7
+	VUNPCKHPD        Z10, Z8, Z8
+	VUNPCKLPD        Z11, Z9, Z10
+	VUNPCKHPD        Z11, Z9, Z9
+	VUNPCKLPD        Z14, Z12, Z11
+	VUNPCKHPD        Z14, Z12, Z12
+	VUNPCKLPD        Z15, Z13, Z14
+	VUNPCKHPD        Z15, Z13, Z13
+	VSHUFF32X4       $0x88, Z3, Z16, Z15
+	VSHUFF32X4       $0xdd, Z3, Z16, Z3
+	VSHUFF32X4       $0x88, Z6, Z17, Z16
+	VSHUFF32X4       $0xdd, Z6, Z17, Z6
+	VSHUFF32X4       $0x88, Z4, Z2, Z17
+	VSHUFF32X4       $0xdd, Z4, Z2, Z2
+	VSHUFF32X4       $0x88, Z5, Z1, Z4
+	VSHUFF32X4       $0xdd, Z5, Z1, Z1
+	VSHUFF32X4       $0x88, Z11, Z7, Z5
+	VSHUFF32X4       $0xdd, Z11, Z7, Z7
+	VSHUFF32X4       $0x88, Z14, Z10, Z11
+	VSHUFF32X4       $0xdd, Z14, Z10, Z10
+	VSHUFF32X4       $0x88, Z12, Z8, Z14
+	VSHUFF32X4       $0xdd, Z12, Z8, Z8
+	VSHUFF32X4       $0x88, Z13, Z9, Z12
+	VSHUFF32X4       $0xdd, Z13, Z9, Z9
+	VSHUFF32X4       $0x88, Z5, Z15, Z13
+	VSHUFF32X4       $0xdd, Z5, Z15, Z5
+	VSHUFF32X4       $0x88, Z11, Z16, Z15
+	VSHUFF32X4       $0xdd, Z11, Z16, Z11
+	VSHUFF32X4       $0x88, Z14, Z17, Z16
+	VSHUFF32X4       $0xdd, Z14, Z17, Z14
+	VSHUFF32X4       $0x88, Z12, Z4, Z17
+	VSHUFF32X4       $0xdd, Z12, Z4, Z4
+	VSHUFF32X4       $0x88, Z7, Z3, Z12
+	VSHUFF32X4       $0xdd, Z7, Z3, Z3
+	VSHUFF32X4       $0x88, Z10, Z6, Z7
+	VSHUFF32X4       $0xdd, Z10, Z6, Z6
+	VSHUFF32X4       $0x88, Z8, Z2, Z10
+	VSHUFF32X4       $0xdd, Z8, Z2, Z2
+	VSHUFF32X4       $0x88, Z9, Z1, Z8
+	VSHUFF32X4       $0xdd, Z9, Z1, Z1
+	VFMADD231PS.BCST (CX), Z13, Z0
+	VFMADD231PS.BCST 4(CX), Z16, Z0
+	VFMADD231PS.BCST 8(CX), Z15, Z0
+	VFMADD231PS.BCST 12(CX), Z17, Z0
+	VFMADD231PS.BCST 16(CX), Z12, Z0
+	VFMADD231PS.BCST 20(CX), Z10, Z0
+	VFMADD231PS.BCST 24(CX), Z7, Z0
+	VFMADD231PS.BCST 28(CX), Z8, Z0
+	VFMADD231PS.BCST 32(CX), Z5, Z0
+	VFMADD231PS.BCST 36(CX), Z14, Z0
+	VFMADD231PS.BCST 40(CX), Z11, Z0
+	VFMADD231PS.BCST 44(CX), Z4, Z0
+	VFMADD231PS.BCST 48(CX), Z3, Z0
+	VFMADD231PS.BCST 52(CX), Z2, Z0
+	VFMADD231PS.BCST 56(CX), Z6, Z0
+	VFMADD231PS.BCST 60(CX), Z1, Z0
+	ADDQ             R12, CX
+	ADDQ             R12, DX
+	ADDQ             R12, DI
+	ADDQ             R12, R8
+	ADDQ             R12, R9
+	ADDQ             R12, R10
+	ADDQ             R12, R11
+	DECQ             BX
+	JNZ              block
+	VMOVUPS          Z0, (AX)
+	VZEROUPPER
+	RET
+
 // func pairRows512(dst *float32, src *float32, pairs int, dstStride int, srcStride int, mask0 uint32, mask1 uint32)
 // Requires: AVX, AVX512BW, AVX512F
 TEXT ·pairRows512(SB), NOSPLIT, $0-48

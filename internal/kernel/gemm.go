@@ -73,6 +73,8 @@ func (g *Gemm) NT(c, a, b []float32, m, n, k int) {
 		for i, v := range a {
 			g.level.Axpy(c[i*n:(i+1)*n], v, b)
 		}
+	case m == 1:
+		g.turnedRow(c, a, b, n, k)
 	default:
 		g.multiply(c, matrix{a, k, 1}, matrix{b, 1, k}, m, n, k)
 	}

@@ -2,6 +2,8 @@
 
 package kernel
 
+import "math"
+
 // How a product is cut up. None of it changes a bit: whatever the tile, an element's sum runs
 // over the same l in the same order.
 const (
@@ -60,6 +62,41 @@ func (g *Gemm) multiply(c []float32, a, b matrix, m, n, k int) {
 		}
 	}
 }
+
+// turnedRow adds a·Bᵀ to the one row c, with B [n × k]: at AVX512 by turning blocks of B in
+// registers, where packing all of it would cost more than the product.
+func (g *Gemm) turnedRow(c, a, b []float32, n, k int) {
+	whole := 0
+	if g.level == AVX512 {
+		const side = 16
+		whole = n &^ (side - 1)
+		blocks, rest := k/side, k%side
+		for j := 0; j < whole; j += side {
+			if blocks > 0 {
+				turnedDot512(&c[j], &a[0], &b[j*k], blocks, 4*k)
+			}
+			if rest == 0 {
+				continue
+			}
+			// Beyond k, products of 0 and -0 change no sum.
+			g.a = grow(g.a, side*side+side)
+			block, last := g.a[:side*side], g.a[side*side:]
+			clear(last[copy(last, a[k-rest:k]):])
+			for i := range side {
+				row := block[i*side : (i+1)*side]
+				for l := copy(row, b[(j+i)*k+k-rest:(j+i+1)*k]); l < side; l++ {
+					row[l] = negativeZero
+				}
+			}
+			turnedDot512(&c[j], &last[0], &block[0], 1, 4*side)
+		}
+	}
+	if whole < n {
+		g.multiply(c[whole:], matrix{a, k, 1}, matrix{b[whole*k:], 1, k}, 1, n-whole, k)
+	}
+}
+
+var negativeZero = math.Float32frombits(1 << 31)
 
 // rowTiles cuts m rows into as few tiles as possible, of sizes as equal as possible.
 func (t tiling) rowTiles(m int, do func(i, rows int)) {

@@ -32,4 +32,6 @@ func (g *Gemm) multiplyPanels([]float32, []float32, *Panels, int, []float32, boo
 }
 func (g *Gemm) transposedPanels([]float32, []float32, *Panels, int, int, int) { panic(absent) }
 
+func (g *Gemm) turnedRow([]float32, []float32, []float32, int, int) { panic(absent) }
+
 func (g *Gemm) multiply([]float32, matrix, matrix, int, int, int) { panic(absent) }

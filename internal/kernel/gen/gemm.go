@@ -368,3 +368,60 @@ func transpose8() {
 	VZEROUPPER()
 	RET()
 }
+
+// turnedDot adds to 16 values of c the dot products of 16 rows of b with a, each summed with l
+// ascending, as the micro-kernels do: blocks of 16 × 16 values are turned in registers.
+func turnedDot() {
+	TEXT("turnedDot512", NOSPLIT, "func(c, a, b *float32, blocks, ldb int)")
+	Pragma("noescape")
+	Doc("turnedDot512 adds Σₗ a[l]·b[j][l] to c[j] for 16 rows j of b and 16·blocks values l; ldb in bytes.")
+	c := Load(Param("c"), GP64())
+	a := Load(Param("a"), GP64())
+	b := Load(Param("b"), GP64())
+	n := Load(Param("blocks"), GP64())
+	ldb := Load(Param("ldb"), GP64())
+	in := newRows(b, ldb, 16)
+	acc := ZMM()
+	VMOVUPS(Mem{Base: c}, acc)
+	step := GP64()
+	MOVQ(U32(64), step)
+	Label("block")
+	r := make([]VecVirtual, 16)
+	for i := range r {
+		r[i] = ZMM()
+		VMOVUPS(in.row(i), r[i])
+	}
+	pairs := func(lo, hi func(...Op), distance int) {
+		next := make([]VecVirtual, 16)
+		for i := range r {
+			if i&distance != 0 {
+				continue
+			}
+			x, y := ZMM(), ZMM()
+			lo(r[i+distance], r[i], x)
+			hi(r[i+distance], r[i], y)
+			next[i], next[i+distance] = x, y
+		}
+		copy(r, next)
+	}
+	shuffle := func(how uint8) func(...Op) {
+		return func(ops ...Op) { VSHUFF32X4(append([]Op{U8(how)}, ops...)...) }
+	}
+	// Within each 128 bits: four rows' values of one column; then the four parts of 128 bits.
+	pairs(VUNPCKLPS, VUNPCKHPS, 1)
+	pairs(VUNPCKLPD, VUNPCKHPD, 2)
+	pairs(shuffle(0x88), shuffle(0xdd), 4)
+	pairs(shuffle(0x88), shuffle(0xdd), 8)
+	// A column is then in the register whose number has its low two bits exchanged.
+	for l := range 16 {
+		i := l&12 | l&1<<1 | l>>1&1
+		VFMADD231PS_BCST(Mem{Base: a, Disp: 4 * l}, r[i], acc)
+	}
+	ADDQ(step, a)
+	in.advance(step)
+	DECQ(n)
+	JNZ(LabelRef("block"))
+	VMOVUPS(acc, Mem{Base: c})
+	VZEROUPPER()
+	RET()
+}

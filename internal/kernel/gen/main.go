@@ -35,6 +35,7 @@ func main() {
 	pack512()
 	pack256()
 	transpose8()
+	turnedDot()
 	pairRows512()
 	halve512()
 	vectors512()
