@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import subprocess
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,7 @@ from tidemill._ids import first_row, id_of, mix  # noqa: E402
 from tidemill.keras import Exported, export, load_weights  # noqa: E402
 from tidemill.keras._file import unpack  # noqa: E402
 from tidemill.keras._patch import kept  # noqa: E402
+from tidemill.local import find_binary  # noqa: E402
 
 L = keras.layers
 Make = Callable[[], Any]
@@ -189,10 +191,28 @@ def exported(make: Make, path: pathlib.Path, **options: Any) -> tuple[Exported, 
     return found, *unpack(path.read_bytes())
 
 
+@pytest.fixture(scope="session")
+def inspected() -> Callable[[pathlib.Path], None]:
+    """Has the program check a file, where there is one."""
+    try:
+        program = find_binary()
+    except tidemill.NotFoundError:
+        if os.environ.get("TIDEMILL_REQUIRE"):
+            raise
+        return lambda path: None
+
+    def inspect(path: pathlib.Path) -> None:
+        got = subprocess.run([str(program), "inspect", str(path)], capture_output=True, text=True, timeout=120)
+        assert got.returncode == 0, got.stderr
+
+    return inspect
+
+
 @pytest.mark.parametrize("name", MODELS)
-def test_models(name: str, tmp_path: pathlib.Path) -> None:
+def test_models(name: str, tmp_path: pathlib.Path, inspected: Callable[[pathlib.Path], None]) -> None:
     make, options = MODELS[name]
     _, manifest, parts = exported(make, tmp_path / "m.graph", **options)
+    inspected(tmp_path / "m.graph")
     assert manifest["check"]["loss"] <= 1e-5
     assert manifest["check"]["gradient"] <= 1e-4
     values = sum(int(np.prod(p["shape"])) for p in manifest["parameters"])
@@ -381,6 +401,18 @@ def printing() -> Any:
     return compiled(x, sigmoid(Own()(x)))
 
 
+def batch_gather() -> Any:
+    class Own(L.Layer):  # type: ignore[misc,name-defined]
+        def call(self, x: Any) -> Any:
+            return tf.gather(x, tf.zeros([tf.shape(x)[0], 2], tf.int32), batch_dims=1)
+
+        def compute_output_shape(self, shape: Any) -> Any:
+            return (shape[0], 2)
+
+    x = keras.Input((3,), name="x")
+    return compiled(x, sigmoid(L.Reshape((2,))(Own()(x))))
+
+
 ABC = {"features": {"x": list("abc")}}
 REFUSED: dict[str, tuple[Make, dict[str, Any], str]] = {
     "random layer": (random_layer, ABC, "draws random numbers.*Dropout"),
@@ -415,6 +447,7 @@ REFUSED: dict[str, tuple[Make, dict[str, Any], str]] = {
         "does not depend on variable",
     ),
     "python": (python_op, ABC, "PyFunc.*keras.ops"),
+    "batch gather": (batch_gather, ABC, "gathers by batch.*one_hot"),
     "printing": (printing, ABC, "Print.*remove prints"),
     "feature names": (over_numbers(sigmoid), {}, "3 values.*1 feature names"),
     "unknown input": (over_numbers(sigmoid), {"features": {"y": "a"}}, "'y' that the model does not have.*x"),

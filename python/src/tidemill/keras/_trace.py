@@ -184,13 +184,15 @@ class Tracer:
         # In training a norm looks at its batch alone: what its statistics become of zeros is what the batch adds.
         training = given | {id(v): tf.zeros(v.shape, tf.float32) for _, v in self.moving}
         n = tf.shape(weight)[0]
+        # What is predicted may not depend on the weight, not even on how many there are.
+        count = tf.shape(rest[0])[0] if rest else n
         asked: list[Fed] = []
 
         def make(fed: Fed) -> Any:
             asked.append(fed)
             return rest.pop(0) if rest else tf.zeros([n, *fed.shape])
 
-        lookups = Lookups(made, ids, n, make)
+        lookups = Lookups(made, ids, count, make)
         with lookups.instead():
             forward = flat(model.stateless_call(*self.values(inference), made.structure(ids), training=False)[0])
             before = self.values(training)
@@ -323,6 +325,11 @@ def strip(definition: Any) -> None:
 def allowed(definition: Any) -> None:
     for n in definition.node:
         if n.op in OPS:
+            if n.op == "GatherV2" and n.attr["batch_dims"].i != 0:
+                raise refuse(
+                    f"node {n.name!r}: op GatherV2 gathers by batch, which can end the process",
+                    "multiply with keras.ops.one_hot of the positions instead",
+                )
             continue
         for parts, what, remedy in REFUSED:
             if any(p in n.op for p in parts):
