@@ -142,7 +142,8 @@ const (
 	// changed since answer number Copy, then reports Settled.
 	Fetch
 	FetchRest
-	// Discard drops what was fetched of Shard; Install makes it part of the job.
+	// Discard drops what was fetched of Shard; Install makes it part of the job, and Whole says that
+	// what came of its snapshots is of no use here.
 	Discard
 	Install
 	// Drop lets go of Shard, which is another's now.

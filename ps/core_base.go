@@ -1,5 +1,7 @@
 package ps
 
+import "github.com/tidemill/tidemill/internal/wire"
+
 // Base says what a capture is written on top of.
 type Base uint8
 
@@ -36,6 +38,9 @@ func (b *basis) settle(number, committed int64) (base Base, attempt int64) {
 	b.captures++
 	return base, b.captures
 }
+
+// same reports whether two ps compare their state with the same snapshots.
+func (b *basis) same(l *wire.Ledger) bool { return b.committed == l.Committed && b.tried == l.Tried }
 
 // stands says that the state here is that of a committed snapshot; 0: of none.
 func (b *basis) stands(at int64) { b.committed, b.tried = at, 0 }

@@ -125,7 +125,7 @@ func (c *Core) giveRest(ev *Event) {
 	}
 	c.copies++
 	c.handing[ev.Shard] = c.copies
-	l := &wire.Ledger{Round: c.round, Examples: c.examples, Epochs: slices.Clone(c.epochs)}
+	l := &wire.Ledger{Round: c.round, Examples: c.examples, Epochs: slices.Clone(c.epochs), Committed: c.basis.committed, Tried: c.basis.tried}
 	for _, m := range c.ledger {
 		l.Marks = append(l.Marks, wire.Mark{Floor: m.floor, Next: m.next, Applied: slices.Clone(m.last)})
 	}
@@ -215,7 +215,7 @@ func (c *Core) reroute(ev *Event) {
 				c.takeOver(in.ledger)
 			}
 			delete(c.in, s)
-			c.emit(Effect{Kind: Install, Shard: s})
+			c.emit(Effect{Kind: Install, Shard: s, Whole: !c.basis.same(in.ledger)})
 		}
 	}
 	c.shards = slices.Clone(ev.Shards)
@@ -241,7 +241,7 @@ func (c *Core) equals(l *wire.Ledger) bool {
 // takeOver makes the ledger that came with the first shard this ps's own.
 func (c *Core) takeOver(l *wire.Ledger) {
 	c.round, c.examples, c.ready = l.Round, l.Examples, true
-	c.basis.stands(0) // no snapshot holds what is here
+	c.basis.committed, c.basis.tried = l.Committed, l.Tried
 	c.ledger = c.ledger[:0]
 	for p, m := range l.Marks {
 		c.ledger = append(c.ledger, mark{floor: m.Floor, next: m.Next, last: slices.Clone(m.Applied)})

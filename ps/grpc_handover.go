@@ -72,6 +72,12 @@ func pieceMessage(p *wire.Piece) (*pspb.Piece, error) {
 		Copy: p.Copy, Table: int32(p.Table), Ids: rawOf(p.IDs), Rows: rawOf(p.Rows), Aux: p.Aux, Overflow: p.Overflow, Left: p.Left,
 		Removed: rawOf(p.Removed),
 	}
+	if p.Since != nil {
+		var err error
+		if m.Since, err = sinceMessage(p.Since); err != nil {
+			return nil, err
+		}
+	}
 	for _, b := range p.Blocks {
 		m.Blocks = append(m.Blocks, &pspb.BlockState{
 			Tensor: int32(b.Tensor), Index: int32(b.Block), At: b.At, Weight: rawOf(b.Weight), State: rawOf(b.State), Average: rawOf(b.Average),
@@ -137,6 +143,12 @@ func pieceOf(m *pspb.Piece) (*wire.Piece, error) {
 		Copy: m.GetCopy(), Table: int(m.GetTable()), IDs: valuesOf[uint64](m.GetIds()), Rows: valuesOf[float32](m.GetRows()),
 		Aux: m.GetAux(), Overflow: m.GetOverflow(), Left: m.GetLeft(),
 		Removed: valuesOf[uint64](m.GetRemoved()),
+	}
+	if s := m.GetSince(); s != nil {
+		var err error
+		if p.Since, err = sinceOf(s); err != nil {
+			return nil, err
+		}
 	}
 	for _, b := range m.GetBlocks() {
 		if b.GetTensor() < 0 || b.GetIndex() < 0 || !whole[float32](b.GetWeight()) || !whole[float32](b.GetState()) || !whole[float32](b.GetAverage()) {

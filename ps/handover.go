@@ -19,6 +19,7 @@ import (
 type arrival struct {
 	model  *model.Model
 	shard  *shard
+	since  []*wire.Since      // by table: what came of it with the rest; nil: nothing
 	cancel context.CancelFunc // ends the fetch that is under way
 }
 
@@ -39,6 +40,7 @@ type giving struct {
 	overflow []int64
 	ledger   *wire.Ledger
 	since    []*changes
+	stored   []*wire.Since // by table
 }
 
 // Passes over a shard while training goes on: another one as long as more than fewRows rows
@@ -119,6 +121,9 @@ func (j *job) give(e *Effect) (*giving, error) {
 	if e.Kind == Give {
 		return g, nil
 	}
+	for _, t := range sh.tables {
+		g.stored = append(g.stored, t.compared())
+	}
 	for _, b := range sh.blocks {
 		b.shared = true
 		g.blocks = append(g.blocks, b.Block)
@@ -192,6 +197,13 @@ func (g *giving) send(left func() int64, piece func(*wire.Piece) error) error {
 	}
 	if g.ledger == nil {
 		return piece(&wire.Piece{Copy: g.copy, Left: left()})
+	}
+	for t, s := range g.stored {
+		if s != nil {
+			if err := piece(&wire.Piece{Copy: g.copy, Table: t, Since: s}); err != nil {
+				return err
+			}
+		}
 	}
 	const some = 16
 	for blocks := range slices.Chunk(g.blocks, some) {
@@ -274,7 +286,7 @@ func (s *Server) receive(ctx context.Context, r *arrival, m *model.Model, a *tid
 				return err
 			}
 		}
-		r.model, r.shard = m, newShard(m, e.Shard, len(a.Shards))
+		r.model, r.shard, r.since = m, newShard(m, e.Shard, len(a.Shards)), make([]*wire.Since, len(m.Layout.Tables))
 	}
 	req := &wire.CopyRequest{
 		Job: a.Job, Generation: a.Generation, Routes: a.Routes(), Shard: e.Shard, Copy: e.Copy,
@@ -306,7 +318,7 @@ func (s *Server) receive(ctx context.Context, r *arrival, m *model.Model, a *tid
 
 // take adds a piece to the arriving shard.
 func (r *arrival) take(p *wire.Piece) error {
-	if p.Table < 0 || p.Table > len(r.shard.tables) || p.Table == len(r.shard.tables) && len(p.IDs)+len(p.Removed) > 0 {
+	if p.Table < 0 || p.Table > len(r.shard.tables) || p.Table == len(r.shard.tables) && (len(p.IDs)+len(p.Removed) > 0 || p.Since != nil) {
 		return fmt.Errorf("ps: handover: rows of table %d of %d: %w", p.Table, len(r.shard.tables), tidemill.ErrCorrupt)
 	}
 	for _, id := range p.Removed {
@@ -323,6 +335,9 @@ func (r *arrival) take(p *wire.Piece) error {
 		for i, id := range p.IDs {
 			t.put(id, p.Rows[i*t.width:(i+1)*t.width])
 		}
+	}
+	if p.Since != nil && r.since != nil {
+		r.since[p.Table] = p.Since
 	}
 	l := newLoader(r.model, make([]*shard, r.shard.number+1))
 	l.shards[r.shard.number] = r.shard
@@ -355,12 +370,18 @@ func (j *job) discard(shard int) {
 	}
 }
 
-// install makes an arrived shard part of the job. mu is held.
-func (j *job) install(number int) {
+// install makes an arrived shard part of the job; whole says that nothing is known of what the
+// snapshots hold of it. mu is held.
+func (j *job) install(number int, whole bool) {
 	r := j.arrivals[number]
 	delete(j.arrivals, number)
 	if len(j.owned) == 0 {
 		j.model, j.shards, j.fault = r.model, make([]*shard, len(j.assigned.Shards)), nil
+	}
+	for i, t := range r.shard.tables {
+		if whole || i >= len(r.since) || r.since[i] == nil || !t.resume(r.since[i]) {
+			t.since.forget()
+		}
 	}
 	j.set(number, r.shard)
 }

@@ -39,7 +39,13 @@ func FuzzPiece(f *testing.F) {
 		p, err := pieceOf(&m)
 		if err == nil {
 			s := newShard(w.model, 0, w.spec.Shards)
-			if err = (&arrival{model: w.model, shard: s}).take(p); err == nil {
+			r := &arrival{model: w.model, shard: s, since: make([]*wire.Since, len(s.tables))}
+			if err = r.take(p); err == nil {
+				for i, tab := range s.tables {
+					if r.since[i] != nil {
+						tab.resume(r.since[i])
+					}
+				}
 				for _, tab := range s.tables {
 					for row := range tab.n {
 						if tab.find(tab.id(row)) != row {

@@ -183,9 +183,11 @@ func TestSnapshotsOfWhatChanged(t *testing.T) {
 		defer h.bucket.Close()
 		h.apply(300)
 		for range 12 {
-			switch h.rng.IntN(8) {
+			switch h.rng.IntN(9) {
 			case 0:
 				h.restore()
+			case 8:
+				h.move()
 			case 1:
 				h.snapshot("lost")
 			case 2:

@@ -160,7 +160,7 @@ func (j *job) step(ev *Event) {
 		case Discard:
 			j.discard(e.Shard)
 		case Install:
-			j.install(e.Shard)
+			j.install(e.Shard, e.Whole)
 		case Drop:
 			j.set(e.Shard, nil)
 		case Forget:

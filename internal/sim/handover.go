@@ -16,6 +16,7 @@ type handed struct {
 	whole  bool
 	shard  shard
 	ledger *wire.Ledger
+	since  *since // with the ledger
 }
 
 // merge puts what h brings into s.
@@ -37,6 +38,9 @@ func (p *psNode) give(e ps.Effect) handed {
 		}
 	}
 	p.touched[e.Shard] = map[uint64]bool{}
+	if e.Kind == ps.GiveRest {
+		h.since = p.since[e.Shard].clone()
+	}
 	return h
 }
 
@@ -64,6 +68,7 @@ func (p *psNode) fetch(e ps.Effect) {
 			done.Err = err
 			if h, ok := v.(handed); ok && err == nil {
 				into.merge(h)
+				p.stored[e.Shard] = h.since
 				done.Copy, done.Ledger, req.Copy = h.copy, h.ledger, h.copy
 				if passes--; passes > 0 && req.Kind == ps.Copy {
 					pass()
@@ -119,8 +124,12 @@ func (p *psNode) install(e ps.Effect) {
 	if len(p.shards) == 0 {
 		p.watch.began(p, p.asg.Generation, p.core.Cut())
 	}
-	p.shards[e.Shard], p.since[e.Shard] = p.arriving[e.Shard], newSince()
+	p.shards[e.Shard], p.since[e.Shard] = p.arriving[e.Shard], p.stored[e.Shard]
+	if e.Whole || p.since[e.Shard] == nil {
+		p.since[e.Shard] = newSince()
+	}
 	delete(p.arriving, e.Shard)
+	delete(p.stored, e.Shard)
 	p.w.moved++
 }
 

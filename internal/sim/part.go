@@ -42,6 +42,17 @@ func loadedFrom(base []snapshot.Blob) *since {
 	return &since{rows: map[uint64]bool{}, base: base, known: true}
 }
 
+// clone returns what another ps takes over; nothing changes what was captured any more.
+func (s *since) clone() *since {
+	out := *s
+	out.rows = maps.Clone(s.rows)
+	if s.tried != nil {
+		t := *s.tried
+		out.tried = &t
+	}
+	return &out
+}
+
 // settle says what became of the capture before.
 func (s *since) settle(base ps.Base) {
 	t := s.tried

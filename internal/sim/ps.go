@@ -24,6 +24,7 @@ type psNode struct {
 	// arriving are shards on their way here; touched is what changed in those that another ps
 	// copies.
 	arriving map[int]shard
+	stored   map[int]*since // what came with them of the last snapshots
 	touched  map[int]map[uint64]bool
 	nextID   uint64
 	calls    map[uint64]*psCall
@@ -53,7 +54,7 @@ type gradient struct {
 func newPSNode(w *World, n *node) *psNode {
 	return &psNode{
 		w: w, n: n, core: ps.NewCore(w.cfg.Staleness), calls: map[uint64]*psCall{},
-		shards: map[int]shard{}, since: map[int]*since{}, arriving: map[int]shard{}, touched: map[int]map[uint64]bool{},
+		shards: map[int]shard{}, since: map[int]*since{}, arriving: map[int]shard{}, stored: map[int]*since{}, touched: map[int]map[uint64]bool{},
 	}
 }
 

@@ -48,6 +48,9 @@ type Piece struct {
 	Blocks   []snapshot.Block
 	Aux      map[string][]byte
 	Overflow []int64
+	// Since, with the rest, says of the table what a snapshot need not write again; nil: it has to
+	// be written whole.
+	Since *Since
 	// Left, in the last piece of an answer, is how many rows have changed since.
 	Left int64
 	// Ledger, in the last piece of the rest, is what the owner has applied.
@@ -60,6 +63,36 @@ type Ledger struct {
 	Examples int64    `json:"examples"`
 	Marks    []Mark   `json:"marks"`  // by partition
 	Epochs   []uint64 `json:"epochs"` // by partition: the newest that has fenced its predecessor
+	// Committed and Tried are the snapshots that every Since of the ps is about: the one that its
+	// last capture was written on top of, and that capture's own; 0: none.
+	Committed int64 `json:"committed,omitempty"`
+	Tried     int64 `json:"tried,omitempty"`
+}
+
+// Since is what the owner of a table's rows knows of them in comparison with the last snapshots.
+// Base and Tried.Wrote are nil where nothing is known.
+type Since struct {
+	Rows  []uint64        `json:"-"`     // ids, ascending by row: changed since the last capture
+	Gone  []uint64        `json:"-"`     // ids whose rows went since then
+	Was   snapshot.Digest `json:"was"`   // what those of them that Tried does not hold were in the base
+	Again snapshot.Digest `json:"again"` // what those that Tried holds were in it
+	Base  *Stored         `json:"base,omitempty"`
+	Tried *Tried          `json:"tried,omitempty"` // the last capture, until it is known to be committed
+}
+
+// Tried is a capture that is not known to be committed.
+type Tried struct {
+	Rows  []uint64        `json:"-"` // ids that differ from the base
+	Gone  []uint64        `json:"-"`
+	Was   snapshot.Digest `json:"was"`
+	Sum   snapshot.Digest `json:"sum"` // of all rows
+	Wrote *Stored         `json:"wrote,omitempty"`
+}
+
+// Stored is what a snapshot holds of a table's rows of one shard.
+type Stored struct {
+	Blobs  []snapshot.Blob `json:"blobs"`
+	Digest snapshot.Digest `json:"digest"` // of the rows
 }
 
 // Mark is a ledger's entry for one partition: everything below Next is applied, everything below

@@ -1126,6 +1126,7 @@ type Piece struct {
 	Left          int64                  `protobuf:"varint,8,opt,name=left,proto3" json:"left,omitempty"`
 	Ledger        []byte                 `protobuf:"bytes,9,opt,name=ledger,proto3" json:"ledger,omitempty"`    // JSON of wire.Ledger; in the last piece of the rest
 	Removed       []byte                 `protobuf:"bytes,10,opt,name=removed,proto3" json:"removed,omitempty"` // uint64 little-endian: ids of the table whose rows went
+	Since         *Since                 `protobuf:"bytes,11,opt,name=since,proto3" json:"since,omitempty"`     // of the table; with the rest
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1230,6 +1231,90 @@ func (x *Piece) GetRemoved() []byte {
 	return nil
 }
 
+func (x *Piece) GetSince() *Since {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+// What a table is in comparison with the last snapshots; ids are uint64 little-endian.
+type Since struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rows          []byte                 `protobuf:"bytes,1,opt,name=rows,proto3" json:"rows,omitempty"`                            // changed since the last capture
+	Gone          []byte                 `protobuf:"bytes,2,opt,name=gone,proto3" json:"gone,omitempty"`                            // removed since then
+	TriedRows     []byte                 `protobuf:"bytes,3,opt,name=tried_rows,json=triedRows,proto3" json:"tried_rows,omitempty"` // in the last capture, and not in the base
+	TriedGone     []byte                 `protobuf:"bytes,4,opt,name=tried_gone,json=triedGone,proto3" json:"tried_gone,omitempty"`
+	Facts         []byte                 `protobuf:"bytes,5,opt,name=facts,proto3" json:"facts,omitempty"` // JSON of the other members of wire.Since
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Since) Reset() {
+	*x = Since{}
+	mi := &file_ps_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Since) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Since) ProtoMessage() {}
+
+func (x *Since) ProtoReflect() protoreflect.Message {
+	mi := &file_ps_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Since.ProtoReflect.Descriptor instead.
+func (*Since) Descriptor() ([]byte, []int) {
+	return file_ps_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Since) GetRows() []byte {
+	if x != nil {
+		return x.Rows
+	}
+	return nil
+}
+
+func (x *Since) GetGone() []byte {
+	if x != nil {
+		return x.Gone
+	}
+	return nil
+}
+
+func (x *Since) GetTriedRows() []byte {
+	if x != nil {
+		return x.TriedRows
+	}
+	return nil
+}
+
+func (x *Since) GetTriedGone() []byte {
+	if x != nil {
+		return x.TriedGone
+	}
+	return nil
+}
+
+func (x *Since) GetFacts() []byte {
+	if x != nil {
+		return x.Facts
+	}
+	return nil
+}
+
 // One dense block whole, float32 little-endian.
 type BlockState struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1245,7 +1330,7 @@ type BlockState struct {
 
 func (x *BlockState) Reset() {
 	*x = BlockState{}
-	mi := &file_ps_proto_msgTypes[17]
+	mi := &file_ps_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1257,7 +1342,7 @@ func (x *BlockState) String() string {
 func (*BlockState) ProtoMessage() {}
 
 func (x *BlockState) ProtoReflect() protoreflect.Message {
-	mi := &file_ps_proto_msgTypes[17]
+	mi := &file_ps_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1270,7 +1355,7 @@ func (x *BlockState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BlockState.ProtoReflect.Descriptor instead.
 func (*BlockState) Descriptor() ([]byte, []int) {
-	return file_ps_proto_rawDescGZIP(), []int{17}
+	return file_ps_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *BlockState) GetTensor() int32 {
@@ -1416,7 +1501,7 @@ const file_ps_proto_rawDesc = "" +
 	"\x04copy\x18\x05 \x01(\x04R\x04copy\x12\x12\n" +
 	"\x04rest\x18\x06 \x01(\bR\x04rest\x12\x14\n" +
 	"\x05round\x18\a \x01(\x03R\x05round\x12\x10\n" +
-	"\x03cut\x18\b \x03(\x03R\x03cut\"\xd7\x02\n" +
+	"\x03cut\x18\b \x03(\x03R\x03cut\"\x84\x03\n" +
 	"\x05Piece\x12\x12\n" +
 	"\x04copy\x18\x01 \x01(\x04R\x04copy\x12\x14\n" +
 	"\x05table\x18\x02 \x01(\x05R\x05table\x12\x10\n" +
@@ -1428,10 +1513,19 @@ const file_ps_proto_rawDesc = "" +
 	"\x04left\x18\b \x01(\x03R\x04left\x12\x16\n" +
 	"\x06ledger\x18\t \x01(\fR\x06ledger\x12\x18\n" +
 	"\aremoved\x18\n" +
-	" \x01(\fR\aremoved\x1a6\n" +
+	" \x01(\fR\aremoved\x12+\n" +
+	"\x05since\x18\v \x01(\v2\x15.tidemill.ps.v1.SinceR\x05since\x1a6\n" +
 	"\bAuxEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"\x92\x01\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"\x83\x01\n" +
+	"\x05Since\x12\x12\n" +
+	"\x04rows\x18\x01 \x01(\fR\x04rows\x12\x12\n" +
+	"\x04gone\x18\x02 \x01(\fR\x04gone\x12\x1d\n" +
+	"\n" +
+	"tried_rows\x18\x03 \x01(\fR\ttriedRows\x12\x1d\n" +
+	"\n" +
+	"tried_gone\x18\x04 \x01(\fR\ttriedGone\x12\x14\n" +
+	"\x05facts\x18\x05 \x01(\fR\x05facts\"\x92\x01\n" +
 	"\n" +
 	"BlockState\x12\x16\n" +
 	"\x06tensor\x18\x01 \x01(\x05R\x06tensor\x12\x14\n" +
@@ -1461,7 +1555,7 @@ func file_ps_proto_rawDescGZIP() []byte {
 	return file_ps_proto_rawDescData
 }
 
-var file_ps_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_ps_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_ps_proto_goTypes = []any{
 	(*Header)(nil),          // 0: tidemill.ps.v1.Header
 	(*Block)(nil),           // 1: tidemill.ps.v1.Block
@@ -1480,8 +1574,9 @@ var file_ps_proto_goTypes = []any{
 	(*AdoptReply)(nil),      // 14: tidemill.ps.v1.AdoptReply
 	(*CopyRequest)(nil),     // 15: tidemill.ps.v1.CopyRequest
 	(*Piece)(nil),           // 16: tidemill.ps.v1.Piece
-	(*BlockState)(nil),      // 17: tidemill.ps.v1.BlockState
-	nil,                     // 18: tidemill.ps.v1.Piece.AuxEntry
+	(*Since)(nil),           // 17: tidemill.ps.v1.Since
+	(*BlockState)(nil),      // 18: tidemill.ps.v1.BlockState
+	nil,                     // 19: tidemill.ps.v1.Piece.AuxEntry
 }
 var file_ps_proto_depIdxs = []int32{
 	0,  // 0: tidemill.ps.v1.PullRequest.header:type_name -> tidemill.ps.v1.Header
@@ -1489,27 +1584,28 @@ var file_ps_proto_depIdxs = []int32{
 	0,  // 2: tidemill.ps.v1.PushRequest.header:type_name -> tidemill.ps.v1.Header
 	1,  // 3: tidemill.ps.v1.PushRequest.blocks:type_name -> tidemill.ps.v1.Block
 	5,  // 4: tidemill.ps.v1.PushRequest.tag:type_name -> tidemill.ps.v1.Tag
-	17, // 5: tidemill.ps.v1.Piece.blocks:type_name -> tidemill.ps.v1.BlockState
-	18, // 6: tidemill.ps.v1.Piece.aux:type_name -> tidemill.ps.v1.Piece.AuxEntry
-	2,  // 7: tidemill.ps.v1.PS.Pull:input_type -> tidemill.ps.v1.PullRequest
-	4,  // 8: tidemill.ps.v1.PS.Push:input_type -> tidemill.ps.v1.PushRequest
-	7,  // 9: tidemill.ps.v1.PS.Fence:input_type -> tidemill.ps.v1.FenceRequest
-	9,  // 10: tidemill.ps.v1.PS.Snapshot:input_type -> tidemill.ps.v1.SnapshotRequest
-	11, // 11: tidemill.ps.v1.PS.Status:input_type -> tidemill.ps.v1.StatusRequest
-	13, // 12: tidemill.ps.v1.PS.Adopt:input_type -> tidemill.ps.v1.AdoptRequest
-	15, // 13: tidemill.ps.v1.PS.Copy:input_type -> tidemill.ps.v1.CopyRequest
-	3,  // 14: tidemill.ps.v1.PS.Pull:output_type -> tidemill.ps.v1.PullReply
-	6,  // 15: tidemill.ps.v1.PS.Push:output_type -> tidemill.ps.v1.PushReply
-	8,  // 16: tidemill.ps.v1.PS.Fence:output_type -> tidemill.ps.v1.FenceReply
-	10, // 17: tidemill.ps.v1.PS.Snapshot:output_type -> tidemill.ps.v1.SnapshotReply
-	12, // 18: tidemill.ps.v1.PS.Status:output_type -> tidemill.ps.v1.StatusReply
-	14, // 19: tidemill.ps.v1.PS.Adopt:output_type -> tidemill.ps.v1.AdoptReply
-	16, // 20: tidemill.ps.v1.PS.Copy:output_type -> tidemill.ps.v1.Piece
-	14, // [14:21] is the sub-list for method output_type
-	7,  // [7:14] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	18, // 5: tidemill.ps.v1.Piece.blocks:type_name -> tidemill.ps.v1.BlockState
+	19, // 6: tidemill.ps.v1.Piece.aux:type_name -> tidemill.ps.v1.Piece.AuxEntry
+	17, // 7: tidemill.ps.v1.Piece.since:type_name -> tidemill.ps.v1.Since
+	2,  // 8: tidemill.ps.v1.PS.Pull:input_type -> tidemill.ps.v1.PullRequest
+	4,  // 9: tidemill.ps.v1.PS.Push:input_type -> tidemill.ps.v1.PushRequest
+	7,  // 10: tidemill.ps.v1.PS.Fence:input_type -> tidemill.ps.v1.FenceRequest
+	9,  // 11: tidemill.ps.v1.PS.Snapshot:input_type -> tidemill.ps.v1.SnapshotRequest
+	11, // 12: tidemill.ps.v1.PS.Status:input_type -> tidemill.ps.v1.StatusRequest
+	13, // 13: tidemill.ps.v1.PS.Adopt:input_type -> tidemill.ps.v1.AdoptRequest
+	15, // 14: tidemill.ps.v1.PS.Copy:input_type -> tidemill.ps.v1.CopyRequest
+	3,  // 15: tidemill.ps.v1.PS.Pull:output_type -> tidemill.ps.v1.PullReply
+	6,  // 16: tidemill.ps.v1.PS.Push:output_type -> tidemill.ps.v1.PushReply
+	8,  // 17: tidemill.ps.v1.PS.Fence:output_type -> tidemill.ps.v1.FenceReply
+	10, // 18: tidemill.ps.v1.PS.Snapshot:output_type -> tidemill.ps.v1.SnapshotReply
+	12, // 19: tidemill.ps.v1.PS.Status:output_type -> tidemill.ps.v1.StatusReply
+	14, // 20: tidemill.ps.v1.PS.Adopt:output_type -> tidemill.ps.v1.AdoptReply
+	16, // 21: tidemill.ps.v1.PS.Copy:output_type -> tidemill.ps.v1.Piece
+	15, // [15:22] is the sub-list for method output_type
+	8,  // [8:15] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_ps_proto_init() }
@@ -1524,7 +1620,7 @@ func file_ps_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ps_proto_rawDesc), len(file_ps_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
