@@ -4,7 +4,9 @@ import (
 	"iter"
 	"slices"
 	"sync"
+	"unsafe"
 
+	"github.com/tidemill/tidemill/internal/kernel"
 	"github.com/tidemill/tidemill/internal/snapshot"
 )
 
@@ -91,9 +93,18 @@ const lockedRows = 512
 // Copy copies rows, by number, to dst [len(rows) × width]. It takes the lock, again and again
 // for a few rows, so training goes on beside it.
 func (m *image) Copy(dst []float32, rows []uint32) {
+	var at [blockRows]unsafe.Pointer
+	lines := (4*m.stride-1)/kernel.LineBytes + 2
 	for part := range slices.Chunk(rows, lockedRows) {
 		m.mu.Lock()
 		for i, row := range part {
+			if i%blockRows == 0 { // rows come in the order of their ids, so they lie anywhere
+				some := part[i:min(len(part), i+blockRows)]
+				for k, row := range some {
+					at[k] = m.t.address(int(row))
+				}
+				kernel.Prefetch(at[:len(some)], lines)
+			}
 			into := dst[i*m.width : (i+1)*m.width]
 			if m.touched.has(int(row)) {
 				copy(into, m.was(row))

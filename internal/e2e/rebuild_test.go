@@ -41,7 +41,8 @@ func (s *system) chain(job string) *snapshot.Chain {
 }
 
 // A run that was stopped twice, with every version rebuilt: from the snapshot before it, some
-// from the beginning; also with learned transforms, and after a start from a savepoint.
+// from the beginning; also with learned transforms, with rows that are admitted, expire and are
+// kept in fewer bits, and after a start from a savepoint.
 func TestRebuildVersions(t *testing.T) {
 	yaml, csv := power(t, 1500)
 	dir := t.TempDir()
@@ -50,6 +51,9 @@ func TestRebuildVersions(t *testing.T) {
 		sp.Features[3].Standardize = &tidemill.Standardize{}
 		sp.Features[0].Bucketize = &tidemill.Bucketize{Quantiles: 10, LearnRows: 100}
 		sp.Optimizer.Sparse = tidemill.OptimizerChoice{Kind: tidemill.FTRL}
+		sp.Tables = map[string]tidemill.TableChoice{"weights": {
+			Admit: tidemill.Admission{After: 2, Counters: 1 << 14}, Expire: tidemill.Expiry{Every: 1000, Uses: 3}, Values: tidemill.ValuesBFloat16,
+		}}
 		sp.Gate.Mode = tidemill.GateOff
 	})
 	stoppedIn(t, dir, 3, csv, "power", doc, 400, 300)
