@@ -145,6 +145,9 @@ func (t *Trainer) SubmitFrom(ctx context.Context, doc *spec.Document, from From)
 	if _, err := model.Driver(s); err != nil {
 		return out, noEngine(doc, err)
 	}
+	if err := t.tryGraph(ctx, doc, info.Schema); err != nil {
+		return out, err
+	}
 	if _, err := model.CompileIn(ctx, t.cfg.Bucket, s, info.Schema, engine.Options{}); err != nil {
 		return out, err
 	}

@@ -58,6 +58,9 @@ type Config struct {
 	KeepPlacement bool
 	// ScoreBatch is how many rows are scored at a time; default 256.
 	ScoreBatch int
+	// TryGraph computes something with a job's graph in a process of its own, before this one does;
+	// schema is the topic's. Nil: graphs are not tried.
+	TryGraph func(ctx context.Context, s *tidemill.Spec, schema, graph []byte) error
 	// Record, when given, is called with every event of a job's Core and what followed from
 	// it, in order; a recording replays on a new Core to the same effects.
 	Record func(job string, cfg CoreConfig, ev *Event, effects []Effect)

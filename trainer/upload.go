@@ -16,6 +16,7 @@ import (
 	"github.com/tidemill/tidemill"
 	"github.com/tidemill/tidemill/internal/feature"
 	"github.com/tidemill/tidemill/internal/graphfile"
+	"github.com/tidemill/tidemill/internal/model"
 	"github.com/tidemill/tidemill/internal/snapshot"
 	"github.com/tidemill/tidemill/internal/spec"
 )
@@ -184,6 +185,27 @@ func (t *Trainer) fitGraph(ctx context.Context, doc *spec.Document, schema *arro
 	var in *tidemill.InputError
 	if errors.As(err, &in) {
 		return &tidemill.InputError{Place: place, What: in.What, Remedy: in.Remedy}
+	}
+	return err
+}
+
+// tryGraph has the spec's graph computed by a process that may end of it.
+func (t *Trainer) tryGraph(ctx context.Context, doc *spec.Document, schema *arrow.Schema) error {
+	if t.cfg.TryGraph == nil || doc.Spec.Architecture.Kind != tidemill.Graph {
+		return nil
+	}
+	data, err := snapshot.ReadGraph(ctx, t.cfg.Bucket, doc.Spec.Architecture.Graph)
+	if err != nil {
+		return err
+	}
+	encoded, err := model.EncodeSchema(schema)
+	if err != nil {
+		return err
+	}
+	err = t.cfg.TryGraph(ctx, doc.Spec, encoded, data)
+	var in *tidemill.InputError
+	if errors.As(err, &in) {
+		return &tidemill.InputError{Place: doc.Place("architecture.file"), What: in.What, Remedy: in.Remedy}
 	}
 	return err
 }

@@ -66,6 +66,7 @@ per line, and text for people goes to the standard error. Exit codes: 0 done, 1 
 			root.AddCommand(c)
 		}
 	}
+	root.AddCommand(newTrial(a))
 	return root
 }
 

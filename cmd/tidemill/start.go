@@ -107,7 +107,7 @@ Listening beyond this machine needs certificates (--tls-…, made by tidemill ce
 func (f *startFlags) config(logs io.Writer) (node.Config, error) {
 	c := f.cfg
 	c.DataDir = orDataDir(c.DataDir)
-	c.Version = buildVersion().Version
+	c.Version, c.TryGraph = buildVersion().Version, tryGraph
 	log, err := newLogger(logs, f.logLevel, f.logFormat)
 	if err != nil {
 		return c, err

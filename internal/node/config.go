@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -86,11 +87,13 @@ type Config struct {
 	// KeepPlacement leaves shards where placement puts them while this node's trainer leads; else
 	// the hottest move off an overloaded parameter server.
 	KeepPlacement bool
-	Version       string
-	Logger        *slog.Logger
-	Trainer       trainer.Events
-	Worker        worker.Events
-	Serving       serving.Events
+	// TryGraph is trainer.Config's.
+	TryGraph func(ctx context.Context, s *tidemill.Spec, schema, graph []byte) error
+	Version  string
+	Logger   *slog.Logger
+	Trainer  trainer.Events
+	Worker   worker.Events
+	Serving  serving.Events
 	// Recorders of the roles' protocol cores; nil ones do not record.
 	RecordPS      func(job string, ev *ps.Event, effects []ps.Effect)
 	RecordTrainer func(job string, cfg trainer.CoreConfig, ev *trainer.Event, effects []trainer.Effect)
