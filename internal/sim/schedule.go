@@ -141,7 +141,7 @@ func story(r *rand.Rand, c *Config, at int64, name func(string, int) string) []O
 	w, p, t := name("w", c.Workers), name("p", c.PS), name("t", c.Trainers)
 	soon := at + ms + r.Int64N(60*ms)
 	long := (1000 + r.Int64N(800)) * ms
-	zombie := func(n string) []Op {
+	zombie := func(n string, at int64) []Op {
 		// Its work goes to another meanwhile, and by its clock it still holds its lease.
 		return []Op{{At: at, For: long, Verb: "pause", Args: []string{n}}, {At: soon, Verb: "jump", Args: []string{n, "-4000"}}}
 	}
@@ -160,11 +160,12 @@ func story(r *rand.Rand, c *Config, at int64, name func(string, int) string) []O
 		}
 		return ops
 	case 3:
-		return zombie(w)
+		return zombie(w, at)
 	case 4:
-		return zombie(p)
+		return zombie(p, at)
 	}
-	return zombie(t)
+	// The leader stops while a cut is being taken, and another one leads when it goes on.
+	return append([]Op{{At: at, Verb: "savepoint"}}, zombie(t, at+(soon-at)/4)...)
 }
 
 // Schedule returns the i-th of the schedules that the proof of the broken variants goes
