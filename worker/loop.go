@@ -205,7 +205,9 @@ func (o *loop) run(ctx context.Context) error {
 			return nil
 		case <-o.grants.wake:
 			for _, g := range o.grants.take() {
-				if err = o.granted(ctx, g); err != nil {
+				if ev, ok := o.granted(g); !ok {
+					continue
+				} else if err = o.feed(ctx, &ev); err != nil {
 					break
 				}
 			}
@@ -221,7 +223,8 @@ func (o *loop) run(ctx context.Context) error {
 	}
 }
 
-func (o *loop) granted(ctx context.Context, g wire.Grant) error {
+// granted takes note of a grant. It returns the event that it is for the core, if it grants anything.
+func (o *loop) granted(g wire.Grant) (Event, bool) {
 	o.welcome = true
 	if g.Next > o.upTo {
 		o.offers, o.upTo = o.offers[:0], g.Next
@@ -238,9 +241,9 @@ func (o *loop) granted(ctx context.Context, g wire.Grant) error {
 	}
 	if g.Run.Count == 0 {
 		o.fresh = true
-		return nil
+		return Event{}, false
 	}
-	return o.feed(ctx, &Event{Kind: Granted, Run: g.Run})
+	return Event{Kind: Granted, Run: g.Run}, true
 }
 
 // offer extends the offers by what can be read now. It returns how long to wait before
@@ -379,6 +382,13 @@ func (o *loop) feed(ctx context.Context, ev *Event) error {
 			evs = []Event{{Kind: Computed, Err: err}}
 		case Acked:
 			o.acked(e)
+			// What was granted meanwhile is queued before the last batch is begun, so that there is
+			// always one to prepare ahead.
+			for _, g := range o.grants.take() {
+				if ev, ok := o.granted(g); ok {
+					evs = append(evs, ev)
+				}
+			}
 		case Torn:
 			o.torn = true
 			o.todo = o.todo[:0]
