@@ -41,6 +41,9 @@ type TrainConfig struct {
 	Job []byte
 	// Snapshot is how often one is taken; 0: as the job says.
 	Snapshot time.Duration
+	// MemoryLimit, in bytes, is what the runtime tries to stay below while the job is trained, by
+	// collecting garbage more often; 0: as it is set.
+	MemoryLimit int64
 	// Profile, when given, receives a CPU profile of the training, Memory one of what was
 	// allocated since the program began.
 	Profile, Memory io.Writer
@@ -74,6 +77,7 @@ type TrainResult struct {
 	// PeakBytes is the most memory that the process had resident while it trained, the stream's
 	// server included; 0 where it is not known.
 	PeakBytes       int64   `json:"peak_rss_bytes"`
+	MemoryLimit     int64   `json:"memory_limit_bytes"` // as in TrainConfig
 	AllocsPerBatch  float64 `json:"allocations_per_batch"`
 	AllocatedPerRow float64 `json:"allocated_bytes_per_row"`
 	Snapshots       int64   `json:"snapshots"`
@@ -186,6 +190,9 @@ func measure(ctx context.Context, cfg *TrainConfig, n *node.Node, doc *spec.Docu
 			return fmt.Errorf("profile: %w: %w", tidemill.ErrConflict, err)
 		}
 	}
+	if cfg.MemoryLimit > 0 {
+		defer debug.SetMemoryLimit(debug.SetMemoryLimit(cfg.MemoryLimit))
+	}
 	resetPeak()
 	before := readUsage()
 	run, err := finish(ctx, n, doc, over)
@@ -209,7 +216,7 @@ func measure(ctx context.Context, cfg *TrainConfig, n *node.Node, doc *spec.Docu
 	if res.CPUSeconds > 0 {
 		res.GCCPUShare = (after.gc - before.gc) / res.CPUSeconds
 	}
-	res.PeakBytes = peakRSS()
+	res.PeakBytes, res.MemoryLimit = peakRSS(), cfg.MemoryLimit
 	res.Loss, res.Digest, res.Snapshots = st.Progress.Loss, st.Digest, st.Snapshot
 	batches := rows / float64(res.Batch)
 	res.AllocsPerBatch = float64(after.mallocs-before.mallocs) / batches

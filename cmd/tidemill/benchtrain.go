@@ -12,13 +12,16 @@ import (
 	"github.com/tidemill/tidemill/bench"
 )
 
+// logisticLimit is the soft limit of memory, in MiB, of the logistic model over a few million rows.
+const logisticLimit = 300
+
 func newBenchTrain(a *app) *cobra.Command {
 	var (
 		cfg             bench.TrainConfig
 		job             bench.ClicksJobConfig
 		dir, file       string
 		profile, memory string
-		runs            int
+		runs, limit     int
 	)
 	cmd := &cobra.Command{
 		Use:   "train",
@@ -67,6 +70,13 @@ and the most memory the process had.`,
 					*w = f
 				}
 			}
+			switch {
+			case limit >= 0:
+				cfg.MemoryLimit = int64(limit) << 20
+			case file == "" && job.Model == tidemill.Logistic && os.Getenv("GOMEMLIMIT") == "":
+				// Its tables are small: what would be resident beside them is garbage.
+				cfg.MemoryLimit = logisticLimit << 20
+			}
 			b := newBar(a.err)
 			cfg.Producing = func(rows int64) {
 				b.show(float64(rows)/float64(cfg.Rows), fmt.Sprintf("%s of %s rows made", count(rows), count(cfg.Rows)))
@@ -103,6 +113,7 @@ and the most memory the process had.`,
 	f.IntVar(&cfg.Slots, "slots", 2, "batches computed at the same time")
 	f.DurationVar(&cfg.Snapshot, "snapshot", 0, "time between snapshots (default as the job says)")
 	f.IntVar(&runs, "runs", 1, "passes, each a new job")
+	f.IntVar(&limit, "memory-limit", -1, fmt.Sprintf("MiB that the runtime tries to stay below, 0 for no limit (default %d for the logistic model, none for others)", logisticLimit))
 	f.StringVar(&dir, "dir", "", "directory that keeps the stream for the next time (default a temporary one)")
 	f.StringVar(&profile, "cpu-profile", "", "write a CPU profile of the training to this file")
 	f.StringVar(&memory, "memory-profile", "", "write a profile of allocations to this file")
