@@ -115,9 +115,16 @@ func (cfg *PeersConfig) contests() []contest {
 	if slices.Contains(cfg.Models, tidemill.DeepFM) {
 		for _, b := range cfg.Batches {
 			args := []string{"--model", "deepfm", "--batch", fmt.Sprint(b), "--threads", threads}
-			out = append(out, contest{fmt.Sprintf("deepfm/batch=%d", b), ClicksJobConfig{Model: tidemill.DeepFM, Optimizer: tidemill.Adagrad, Batch: b}, []rival{
-				{"TensorFlow, XLA", "tensorflow", "tf.py", args}, {"PyTorch, compiled", "torch", "torch_peer.py", args},
-			}})
+			// The peers compute in float32 in both.
+			for _, precision := range []string{"", tidemill.BFloat16} {
+				name := fmt.Sprintf("deepfm/batch=%d", b)
+				if precision != "" {
+					name += "/" + precision
+				}
+				out = append(out, contest{name, ClicksJobConfig{Model: tidemill.DeepFM, Optimizer: tidemill.Adagrad, Batch: b, Precision: precision}, []rival{
+					{"TensorFlow, XLA", "tensorflow", "tf.py", args}, {"PyTorch, compiled", "torch", "torch_peer.py", args},
+				}})
+			}
 		}
 	}
 	for i := range out {
@@ -322,8 +329,12 @@ func some(v float64) *float64 {
 // tidemill runs one pass by a process of this program.
 func (cfg *PeersConfig) tidemill(ctx context.Context, c *contest) (*pass, error) {
 	cores := fmt.Sprint(runtime.GOMAXPROCS(0))
+	precision := c.job.Precision
+	if precision == "" {
+		precision = tidemill.Float32
+	}
 	out, err := process.Run(ctx, cfg.Binary, "bench", "train", "--json", "--model", c.job.Model, "--optimizer", c.job.Optimizer, "--batch", fmt.Sprint(c.job.Batch),
-		"--rows", fmt.Sprint(cfg.Rows), "--seed", fmt.Sprint(cfg.Seed), "--partitions", "2", "--slots", cores, "--dir", filepath.Join(cfg.Dir, "stream"))
+		"--precision", precision, "--rows", fmt.Sprint(cfg.Rows), "--seed", fmt.Sprint(cfg.Seed), "--partitions", "2", "--slots", cores, "--dir", filepath.Join(cfg.Dir, "stream"))
 	if err != nil {
 		return nil, err
 	}

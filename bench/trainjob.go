@@ -21,6 +21,8 @@ type ClicksJobConfig struct {
 	// Buckets is how many ids each category is hashed to; 0: all 64 bits, so that no two values
 	// share a weight.
 	Buckets int
+	// Precision of DeepFM's layers, as architecture.precision; float32.
+	Precision string
 }
 
 // ClicksJob returns the YAML of a job over workload.Clicks: logarithms of the numbers, hashed
@@ -38,9 +40,15 @@ func ClicksJob(cfg ClicksJobConfig) ([]byte, error) {
 	if cfg.Batch < 1 || cfg.Buckets < 0 {
 		return nil, tidemill.Invalid("a batch of %d rows and %d buckets", "give at least one row", cfg.Batch, cfg.Buckets)
 	}
+	if cfg.Precision == "" {
+		cfg.Precision = tidemill.Float32
+	}
+	if cfg.Precision != tidemill.Float32 && (cfg.Precision != tidemill.BFloat16 || cfg.Model != tidemill.DeepFM) {
+		return nil, tidemill.Invalid("the precision %q of %s", "use float32, or bfloat16 for deepfm", cfg.Precision, cfg.Model)
+	}
 	architecture := map[string]string{
 		tidemill.Logistic: "{kind: logistic}",
-		tidemill.DeepFM:   "{kind: deepfm, dim: 16, hidden: [256, 128]}",
+		tidemill.DeepFM:   fmt.Sprintf("{kind: deepfm, dim: 16, hidden: [256, 128], precision: %s}", cfg.Precision),
 	}[cfg.Model]
 	if architecture == "" {
 		return nil, tidemill.Invalid("no benchmark trains %q", "use "+strings.Join(ClicksModels(), " or "), cfg.Model)
@@ -54,10 +62,13 @@ func ClicksJob(cfg ClicksJobConfig) ([]byte, error) {
 	default:
 		return nil, tidemill.Invalid("the optimizer %q", "use ftrl or adagrad", cfg.Optimizer)
 	}
-	// A row counts the same in batches of any size; layers want the mean, as everywhere.
-	reduction := tidemill.ReduceSum
-	if cfg.Model != tidemill.Logistic {
-		reduction = tidemill.ReduceMean
+	if cfg.Model == tidemill.DeepFM {
+		// A first step of an id's weight by about 0.02 of its gradient: more, or an accumulator that
+		// begins smaller, fits embeddings to the one row that an id occurs in.
+		dense = "{adam: {lr: 0.001}}"
+		if cfg.Optimizer == tidemill.Adagrad {
+			sparse = "{adagrad: {lr: 0.02, initial: 1}}"
+		}
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "model: clicks\nstream: {topic: %s, from: earliest}\nlabel: {column: clicked, positive: 1}\ntime: {column: ts}\nfeatures:\n", topicName)
@@ -73,6 +84,7 @@ func ClicksJob(cfg ClicksJobConfig) ([]byte, error) {
 		fmt.Fprintf(&b, "  - {name: c%d, column: c%[1]d, hash: %s}\n", i+1, hash)
 	}
 	fmt.Fprintf(&b, "architecture: %s\noptimizer: {sparse: %s, dense: %s}\n", architecture, sparse, dense)
-	fmt.Fprintf(&b, "train: {batch: %d, reduction: %s, staleness: %d, snapshot: {every: 10s}}\ngate: {mode: off}\n", cfg.Batch, reduction, cfg.Staleness)
+	// A row counts the same in batches of any size; Adam takes gradients of any size alike.
+	fmt.Fprintf(&b, "train: {batch: %d, reduction: sum, staleness: %d, snapshot: {every: 10s}}\ngate: {mode: off}\n", cfg.Batch, cfg.Staleness)
 	return []byte(b.String()), nil
 }

@@ -102,6 +102,7 @@ and the most memory the process had.`,
 	f := cmd.Flags()
 	f.StringVar(&job.Model, "model", tidemill.Logistic, "what is trained: "+strings.Join(bench.ClicksModels(), " or "))
 	f.StringVar(&job.Optimizer, "optimizer", tidemill.Adagrad, "of the sparse tables: ftrl or adagrad")
+	f.StringVar(&job.Precision, "precision", tidemill.Float32, "of deepfm's layers: float32 or bfloat16")
 	f.IntVar(&job.Batch, "batch", 512, "rows per batch")
 	f.IntVar(&job.Staleness, "staleness", 0, "as train.staleness")
 	f.IntVar(&job.Buckets, "buckets", 0, "ids that each category is hashed to (default all 64 bits)")

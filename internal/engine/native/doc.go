@@ -8,7 +8,8 @@
 // ids and layers cost.
 //
 // Its one law: every sum runs over examples, then ids, then factors in ascending order, in
-// float32, on one goroutine. So the prediction of a row does not depend on the rows beside
+// float32, on one goroutine, however many goroutines the sums are dealt out to. (Of the products
+// of layers in bfloat16, two and two factors are exchanged; see kernel.BFloat16.) So the prediction of a row does not depend on the rows beside
 // it, Predict and Step agree bit for bit, and equal batches give equal bits on every machine
 // with the same Profile.
 //
