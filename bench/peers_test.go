@@ -179,7 +179,7 @@ func TestPeersThatCannotBeHad(t *testing.T) {
 	python, binary := fake(t, `echo "ERROR: no matching distribution" >&2; exit 1`)
 	cfg := PeersConfig{Binary: binary, Dir: t.TempDir(), Venv: filepath.Join(t.TempDir(), "venv"), Python: python, Rows: 3000, Pairs: 1}
 	results, r, err := Peers(t.Context(), cfg)
-	if !errors.Is(err, tidemill.ErrUnavailable) || r == nil || len(results) != 6+4+1 {
+	if !errors.Is(err, tidemill.ErrUnavailable) || r == nil || len(results) != 6+2*4+1 {
 		t.Fatalf("%d results, %v", len(results), err)
 	}
 	for _, x := range results {
