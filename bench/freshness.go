@@ -86,6 +86,8 @@ func Freshness(ctx context.Context, cfg FreshnessConfig) (*report.Report, error)
 	for _, row := range table {
 		r.Add(row.name(), cfg.Rows-cfg.taught(), map[string]float64{"AUC": row.AUC, "logloss": row.LogLoss, "versions": float64(row.Versions), "age-s": row.Age})
 	}
+	rest := cfg.Rows - cfg.taught()
+	r.Add("best-possible", rest, map[string]float64{"AUC": cfg.clicks().BestAUC(cfg.taught(), int(rest))})
 	r.Plots = append(r.Plots, cfg.plot(table))
 	r.Note(fmt.Sprintf("The table's stream is compressed in time: %d rows stand for a second. Versions are snapshots of one job's real training; which of them answers a row follows from the interval, the label's delay and the measured delay of %.2f s from a cut to serving. Rows of the first %d s only teach; never is the version after them.",
 		cfg.StreamRate, delay, cfg.taught()/cfg.StreamRate))
