@@ -405,14 +405,21 @@ func (c *checks) acked(w *World, l *loop, p int, next int64) {
 	}
 }
 
+// strayTries is how often, a millisecond apart, stray looks for its moment.
+const strayTries = 200
+
 // stray sends a ps a push that overlaps what it has applied last, as no worker should: whatever
-// becomes of it, it may not be acknowledged.
-func (w *World) stray(n *node, partition int) {
+// becomes of it, it may not be acknowledged. It waits for a moment at which some server may still
+// lack that batch, since what all have is skipped unseen.
+func (w *World) stray(n *node, partition, tries int) {
 	if n.ps == nil || partition >= len(n.ps.asg.Partitions) {
 		return
 	}
 	all := n.ps.watch.ranges[partition]
-	if len(all) == 0 {
+	if len(all) == 0 || all[len(all)-1].Next <= w.checks.floors[floorOf{n.ps.watch.generation, partition}] {
+		if tries > 1 {
+			w.on(n, n.incarnation, ms, func() { w.stray(n, partition, tries-1) })
+		}
 		return
 	}
 	r := all[len(all)-1]
@@ -428,7 +435,7 @@ func (w *World) stray(n *node, partition int) {
 		return
 	}
 	n.ps.ask(ps.Event{
-		Kind: ps.Push, Generation: n.ps.asg.Generation, Partition: partition, Epoch: n.ps.asg.Partitions[partition].Epoch,
+		Kind: ps.Push, Generation: n.ps.asg.Generation, Partition: partition, Routes: n.ps.asg.Routes(), Epoch: n.ps.asg.Partitions[partition].Epoch,
 		Round: n.ps.core.Round() + 1, Range: r, Floor: r.First, Examples: r.Next - r.First,
 		Payload: gradient{generation: n.ps.asg.Generation},
 	}, nil, func(any, error) {})

@@ -162,7 +162,7 @@ func (w *World) apply(o Op) {
 	case "start":
 		w.start(n)
 	case "stray":
-		w.stray(n, int(o.num(1)))
+		w.stray(n, int(o.num(1)), strayTries)
 	case "pause":
 		n.pausedUntil = max(n.pausedUntil, w.now+o.For)
 		w.after(o.For, func() { w.wake(n) })
