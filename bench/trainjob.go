@@ -14,6 +14,7 @@ func ClicksModels() []string { return []string{tidemill.Logistic, tidemill.DeepF
 
 // ClicksJobConfig says what ClicksJob makes; zero values are the defaults that are named.
 type ClicksJobConfig struct {
+	Engine    string // native or tensorflow; native
 	Model     string // one of ClicksModels; logistic
 	Optimizer string // of the sparse tables: ftrl or adagrad; adagrad
 	Batch     int    // rows; 512
@@ -71,6 +72,9 @@ func ClicksJob(cfg ClicksJobConfig) ([]byte, error) {
 		}
 	}
 	var b strings.Builder
+	if cfg.Engine != "" {
+		fmt.Fprintf(&b, "engine: %s\n", cfg.Engine)
+	}
 	fmt.Fprintf(&b, "model: clicks\nstream: {topic: %s, from: earliest}\nlabel: {column: clicked, positive: 1}\ntime: {column: ts}\nfeatures:\n", topicName)
 	for i := range workload.Numbers {
 		// A number that is missing is one like most: its logarithm is 1+0.3·i in the middle.

@@ -100,6 +100,7 @@ and the most memory the process had.`,
 		},
 	}
 	f := cmd.Flags()
+	f.StringVar(&job.Engine, "engine", "", "what computes: native (default) or tensorflow")
 	f.StringVar(&job.Model, "model", tidemill.Logistic, "what is trained: "+strings.Join(bench.ClicksModels(), " or "))
 	f.StringVar(&job.Optimizer, "optimizer", tidemill.Adagrad, "of the sparse tables: ftrl or adagrad")
 	f.StringVar(&job.Precision, "precision", tidemill.Float32, "of deepfm's layers: float32 or bfloat16")
