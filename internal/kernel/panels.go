@@ -75,11 +75,13 @@ func (p *Panels) Pack(b []float32) {
 	if len(b) != p.k*p.n {
 		panic("kernel: Pack: the slice is not " + p.String())
 	}
+	p.turned = false
 	p.PutRows(0, b)
 }
 
 // PutRows fills rows at… of B from consecutive rows of n values. At BFloat16, at is even, and so
 // is the number of rows unless they are the last. Different rows may be put at the same time.
+// Panels that PackT filled need a Reset first.
 func (p *Panels) PutRows(at int, rows []float32) {
 	if p.n == 0 || p.k == 0 {
 		return
@@ -98,7 +100,6 @@ func (p *Panels) PutRows(at int, rows []float32) {
 		p.putPanels(at, rows, count)
 		return
 	}
-	p.turned = false
 	if p.precision == Float32 {
 		copy(p.v[at*p.n:], rows)
 		return

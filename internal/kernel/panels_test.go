@@ -95,6 +95,7 @@ func checkPanels(t interface{ Fatalf(string, ...any) }, f form, r *rand.Rand, m,
 	p.Pack(b)
 	g.Dense(c, a, p, nil, m, true)
 	verify("Dense with ReLU", func(i, j int) float32 { return max(0, element(0, i, j)) })
+	p.reset(f.level, f.precision, n, k, f.paired)
 	for at := 0; at < k; at += 6 { // in pieces
 		p.PutRows(at, b[at*n:min(at+6, k)*n])
 	}
