@@ -110,6 +110,10 @@ func Train(ctx context.Context, cfg TrainConfig) (*TrainResult, error) {
 		return nil, err
 	}
 	s := doc.Spec
+	driver, err := model.Driver(s)
+	if err != nil {
+		return nil, err
+	}
 	s.Model = fmt.Sprintf("run-%d", time.Now().UnixNano())
 	s.Stream = tidemill.StreamSpec{Topic: topicName, From: "earliest"}
 	s.Train.UntilEnd, s.Gate.Mode = true, tidemill.GateOff
@@ -121,7 +125,7 @@ func Train(ctx context.Context, cfg TrainConfig) (*TrainResult, error) {
 	debug.FreeOSMemory()
 	res := &TrainResult{
 		Architecture: s.Architecture.Kind, Optimizer: s.Optimizer.Sparse.Kind, Batch: s.Train.Batch, Staleness: s.Train.Staleness,
-		Partitions: cfg.Partitions, Slots: cfg.Slots, Profile: model.Profiles()[0],
+		Partitions: cfg.Partitions, Slots: cfg.Slots, Profile: driver.Profiles[0],
 	}
 	over := make(chan end, 1)
 	err = withNode(ctx, node.Config{
