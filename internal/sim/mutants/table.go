@@ -145,7 +145,7 @@ var mutants = []mutant{
 	{"insert on pull", []edit{{"ps/table.go",
 		`		t.layout.Init.Fill(dst, t.seed, t.name, id, 0)
 		return`, `		t.layout.Init.Fill(dst, t.seed, t.name, id, 0)
-		t.insert(id, 0)
+		t.add(id, t.initial(id, 0))
 		return`}}, nil, true},
 	{"deposed run stays deposed", []edit{{"trainer/lead.go",
 		`	if !r.deposed && l.seen`, `	if r.deposed || l.seen`}}, nil, true},
