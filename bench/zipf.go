@@ -18,10 +18,10 @@ type zipf struct {
 func (z zipf) rank(r *rand.Rand) uint64 {
 	u, n := r.Float64(), float64(z.n)
 	var x float64
-	switch {
-	case z.s == 0:
+	switch z.s {
+	case 0:
 		return r.Uint64N(z.n)
-	case z.s == 1:
+	case 1:
 		x = math.Exp(u * math.Log(n+1))
 	default:
 		x = math.Pow(1+u*(math.Pow(n+1, 1-z.s)-1), 1/(1-z.s))

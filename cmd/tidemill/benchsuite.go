@@ -208,10 +208,14 @@ of the same instructions.` + suiteOutput,
   tidemill bench kernel --venv ~/.cache/tidemill/peers`,
 		Args: args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			var offered []string
+			for _, l := range kernel.Levels() {
+				offered = append(offered, l.String())
+			}
 			for _, name := range levels {
 				l, ok := kernel.ParseLevel(name)
 				if !ok || l > kernel.Best() {
-					return tidemill.Invalid("--level %q", "this machine has "+fmt.Sprint(kernel.Levels()), name)
+					return tidemill.Invalid("--level %q", "this machine has "+strings.Join(offered, ", "), name)
 				}
 				cfg.Levels = append(cfg.Levels, l)
 			}
