@@ -16,6 +16,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/tidemill/tidemill"
+	"github.com/tidemill/tidemill/internal/engine"
 	"github.com/tidemill/tidemill/internal/snapshot"
 )
 
@@ -35,6 +36,8 @@ type Config struct {
 	// MaxBody is the largest HTTP body in bytes, after decompression; 0 means 64 MiB. The gRPC
 	// server has a limit of its own.
 	MaxBody int64
+	// Isolator computes for engines that may end their process; nil computes all in this one.
+	Isolator engine.Isolator
 	// Version is the build's, for server metadata.
 	Version string
 	// NoReflection leaves gRPC reflection unregistered.

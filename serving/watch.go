@@ -173,14 +173,20 @@ func (s *Server) load(ctx context.Context, name string, number int64) (v *versio
 	if err != nil {
 		return nil, err
 	}
-	m, err := predict.Load(files)
+	m, err := predict.LoadIn(files, s.cfg.Isolator)
 	if err != nil {
 		return nil, err
 	}
+	defer func() {
+		if v == nil {
+			m.Close()
+		}
+	}()
 	if err := prove(m); err != nil {
 		return nil, fmt.Errorf("version %d of model %s: %w", number, name, err)
 	}
 	return newVersion(m, func() {
+		m.Close()
 		s.metrics.bytes.WithLabelValues(name).Sub(float64(m.Bytes()))
 		if s.cfg.OnRetired != nil {
 			s.cfg.OnRetired(name, number)

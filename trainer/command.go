@@ -467,6 +467,7 @@ func (t *Trainer) byHandAlone(ctx context.Context, verb, name string, version in
 	if err != nil {
 		return tidemill.Champion{}, err
 	}
+	defer v.close()
 	if err := v.recover(ctx); err != nil {
 		return tidemill.Champion{}, err
 	}

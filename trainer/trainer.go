@@ -15,6 +15,7 @@ import (
 	"gocloud.dev/blob"
 
 	"github.com/tidemill/tidemill"
+	"github.com/tidemill/tidemill/internal/engine"
 	"github.com/tidemill/tidemill/internal/lease"
 	"github.com/tidemill/tidemill/internal/source"
 	"github.com/tidemill/tidemill/internal/wire"
@@ -56,6 +57,9 @@ type Config struct {
 	Protocols tidemill.Protocols
 	// KeepPlacement leaves shards where placement puts them, however the load is spread.
 	KeepPlacement bool
+	// Isolator computes for engines that may end their process, when candidates are judged; nil
+	// computes all in this one.
+	Isolator engine.Isolator
 	// ScoreBatch is how many rows are scored at a time; default 256.
 	ScoreBatch int
 	// TryGraph computes something with a job's graph in a process of its own, before this one does;

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tidemill/tidemill"
+	"github.com/tidemill/tidemill/internal/engine"
 	"github.com/tidemill/tidemill/internal/feature"
 	"github.com/tidemill/tidemill/internal/predict"
 	"github.com/tidemill/tidemill/internal/snapshot"
@@ -112,6 +113,7 @@ func (v *validator) finish(state string) {
 // run validates until ctx ends, or until the job is over and every candidate has its decision.
 // What cannot go on begins again from what is stored.
 func (v *validator) run(ctx context.Context) {
+	defer v.close()
 	for ctx.Err() == nil {
 		err := v.main(ctx)
 		if err == nil || ctx.Err() != nil {
@@ -122,7 +124,8 @@ func (v *validator) run(ctx context.Context) {
 		} else {
 			v.log.Error("validation begins again", "err", err)
 		}
-		v.scorers, v.offered, v.readers, v.kept = map[int64]*predict.Scorer{}, map[int64]bool{}, nil, 0
+		v.close()
+		v.offered, v.readers, v.kept = map[int64]bool{}, nil, 0
 		v.snapshots = map[int64]int64{}
 		v.r.keep.begins()
 		sleep(ctx, time.Second)
@@ -217,11 +220,11 @@ func (v *validator) recover(ctx context.Context) error {
 		if err != nil {
 			return gate.Serving{}, err
 		}
-		m, err := predict.Load(files)
+		m, err := predict.LoadIn(files, v.r.t.cfg.Isolator)
 		if err != nil {
 			return gate.Serving{}, err
 		}
-		v.scorers[n] = m.NewScorer()
+		v.scoreWith(n, m)
 		v.of(files)
 		return gate.Serving{Version: n, Cut: v.judged(files)}, nil
 	}
@@ -406,10 +409,11 @@ func (v *validator) probe(ctx context.Context, files *snapshot.VersionFiles) err
 	if v.probes == nil {
 		return nil
 	}
-	m, err := predict.Load(files)
+	m, err := predict.LoadIn(files, v.r.t.cfg.Isolator)
 	if err != nil {
 		return nil // the gate will find the same
 	}
+	defer m.Close()
 	rows, err := predict.DecodeRows(v.probes)
 	if err != nil {
 		return err
@@ -439,9 +443,9 @@ func firstRows(ctx context.Context, reader source.Reader, next int64) (tidemill.
 // present loads a version as serving does and offers it to the Book.
 func (v *validator) present(ctx context.Context, files *snapshot.VersionFiles) error {
 	n := files.Version.Number
-	mech, m := examine(files)
+	mech, m := examine(files, v.r.t.cfg.Isolator)
 	if m != nil {
-		v.scorers[n] = m.NewScorer()
+		v.scoreWith(n, m)
 	}
 	v.of(files)
 	_, err := v.decide(ctx, gate.Offer{Version: n, Cut: v.judged(files), Mechanics: mech})
@@ -449,11 +453,13 @@ func (v *validator) present(ctx context.Context, files *snapshot.VersionFiles) e
 }
 
 // examine makes the mechanical checks of a version that was read back from the store.
-func examine(files *snapshot.VersionFiles) (gate.Mechanics, *predict.Model) {
+func examine(files *snapshot.VersionFiles, isolator engine.Isolator) (gate.Mechanics, *predict.Model) {
 	mech := gate.Mechanics{Integrity: gate.FindingOf(nil)}
-	m, err := predict.Load(files)
+	m, err := predict.LoadIn(files, isolator)
 	if err == nil {
-		err = m.Warm()
+		if err = m.Warm(); err != nil {
+			m.Close()
+		}
 	}
 	mech.Loads = gate.FindingOf(err)
 	if err != nil {
@@ -466,6 +472,22 @@ func examine(files *snapshot.VersionFiles) (gate.Mechanics, *predict.Model) {
 		mech.Loads = gate.FindingOf(err)
 	}
 	return mech, m
+}
+
+// scoreWith makes m what a version is scored with.
+func (v *validator) scoreWith(version int64, m *predict.Model) {
+	if old := v.scorers[version]; old != nil {
+		old.Model().Close()
+	}
+	v.scorers[version] = m.NewScorer()
+}
+
+// close frees the models.
+func (v *validator) close() {
+	for _, s := range v.scorers {
+		s.Model().Close()
+	}
+	clear(v.scorers)
 }
 
 // of notes which snapshot a version is of, if it is this job's.
@@ -537,8 +559,9 @@ func (v *validator) forgetModels() {
 	for _, s := range v.book.Standings() {
 		need[s.Version] = true
 	}
-	for n := range v.scorers {
+	for n, s := range v.scorers {
 		if !need[n] {
+			s.Model().Close()
 			delete(v.scorers, n)
 		}
 	}
@@ -616,9 +639,9 @@ func (v *validator) byHand(ctx context.Context, kind string, version int64, by, 
 	if err != nil {
 		return tidemill.Champion{}, err
 	}
-	mech, m := examine(files)
+	mech, m := examine(files, v.r.t.cfg.Isolator)
 	if m != nil {
-		v.scorers[version] = m.NewScorer()
+		v.scoreWith(version, m)
 	}
 	v.of(files)
 	outs, err := v.decide(ctx, gate.ByHand{Version: version, Cut: v.judged(files), Kind: kind, By: by, Why: why, Mechanics: mech})

@@ -67,6 +67,7 @@ per line, and text for people goes to the standard error. Exit codes: 0 done, 1 
 		}
 	}
 	root.AddCommand(newTrial(a))
+	root.AddCommand(newScorer())
 	return root
 }
 

@@ -21,12 +21,13 @@ import (
 
 // startFlags are the flags of start as they were typed.
 type startFlags struct {
-	cfg       node.Config
-	listen    string
-	gossipKey string
-	maxStore  string
-	logLevel  string
-	logFormat string
+	cfg          node.Config
+	listen       string
+	gossipKey    string
+	maxStore     string
+	scorerMemory string
+	logLevel     string
+	logFormat    string
 }
 
 func newStart(a *app) *cobra.Command {
@@ -89,6 +90,7 @@ Listening beyond this machine needs certificates (--tls-…, made by tidemill ce
 	fl.IntVar(&c.Slots, "slots", 0, "training loops of role worker (default 1)")
 	fl.StringSliceVar(&c.Models, "models", nil, "models of role serving (default all)")
 	fl.StringVar(&f.maxStore, "max-store", "", "bound of the embedded stream on disk, such as 20GiB (default 8GiB)")
+	fl.StringVar(&f.scorerMemory, "scorer-memory", "", "most memory of a process that scores for serving or the gate, where an engine needs one of its own (default 4GiB)")
 	fl.DurationVar(&c.DrainTimeout, "drain-timeout", 20*time.Second, "how long SIGTERM waits for shards and partitions to be handed over; 0 goes at once")
 	fl.DurationVar(&c.ServeGrace, "serve-grace", time.Second, "how long SIGTERM lets serving answer requests after it has stopped being ready")
 	fl.BoolVar(&c.KeepPlacement, "keep-placement", false, "while this node's trainer leads, move no shards off an overloaded parameter server")
@@ -115,6 +117,14 @@ func (f *startFlags) config(logs io.Writer) (node.Config, error) {
 	c.Logger, c.Security.Logger = log, log
 	if c.Slots < 0 {
 		return c, tidemill.Invalid("--slots %d", "give 1 or more", c.Slots)
+	}
+	if exe, err := os.Executable(); err == nil {
+		c.Scorer = []string{exe, scorerCommand}
+	}
+	if f.scorerMemory != "" {
+		if c.ScorerMemory, err = parseBytes(f.scorerMemory); err != nil {
+			return c, err
+		}
 	}
 	if f.maxStore != "" {
 		if c.MaxStore, err = parseBytes(f.maxStore); err != nil {

@@ -29,6 +29,15 @@ type Options struct {
 	Cores *Cores
 	// Graph is the file of a spec whose architecture is a graph.
 	Graph []byte
+	// Isolator, if there is one, makes the models of engines that are Isolated, for predicting and
+	// evaluating alone.
+	Isolator Isolator
+}
+
+// Isolator makes models that compute in another process. Such a model implements io.Closer, and
+// the dense parameters that it is given must not change. Its Stepper's Step always fails.
+type Isolator interface {
+	Compile(s *tidemill.Spec, shape Shape, o Options) (Model, error)
 }
 
 // Exported is what a Model whose graph came in a file says beside what every Model does.

@@ -32,6 +32,9 @@ func EngineOf(s *tidemill.Spec) string {
 	return s.Engine
 }
 
+// Isolated reports whether the engine that a spec asks for runs code which may end its process.
+func Isolated(s *tidemill.Spec) bool { return EngineOf(s) == tensorflow.Name }
+
 // Driver returns the engine that a spec asks for. Where it cannot be used here, the error says
 // why and how it could, and wraps tidemill.ErrInvalid.
 func Driver(s *tidemill.Spec) (engine.Driver, error) {

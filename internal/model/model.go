@@ -6,6 +6,7 @@ package model
 import (
 	"bytes"
 	"fmt"
+	"io"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/ipc"
@@ -53,21 +54,46 @@ func Compile(spec *tidemill.Spec, schema *arrow.Schema) (*Model, error) {
 // CompileFor is Compile for computing with the bits of a numeric profile, and with so many
 // threads. A profile that this process does not offer is refused with tidemill.ErrInvalid.
 func CompileFor(spec *tidemill.Spec, schema *arrow.Schema, o engine.Options) (*Model, error) {
-	driver, err := Driver(spec)
-	if err != nil {
-		return nil, err
+	isolated := o.Isolator != nil && Isolated(spec)
+	driver := engine.Driver{}
+	if !isolated { // else this process need not open the engine's library
+		var err error
+		if driver, err = Driver(spec); err != nil {
+			return nil, err
+		}
 	}
 	plan, err := feature.Compile(spec, schema)
 	if err != nil {
 		return nil, err
 	}
-	eng, err := driver.Compile(spec, plan.Shape(), o)
+	compile := driver.Compile
+	if isolated {
+		compile = o.Isolator.Compile
+	}
+	eng, err := compile(spec, plan.Shape(), o)
 	if err != nil {
 		return nil, err
 	}
 	m := &Model{Spec: spec, Schema: schema, Plan: plan, Engine: eng}
-	if m.Dense, err = optimizer("optimizer.dense", spec.Optimizer.Dense); err != nil {
+	if err := m.choose(); err != nil {
+		m.Close()
 		return nil, err
+	}
+	return m, nil
+}
+
+// Close gives back what an isolated engine holds.
+func (m *Model) Close() {
+	if c, ok := m.Engine.(io.Closer); ok {
+		_ = c.Close()
+	}
+}
+
+// choose fills in the rules of tables and tensors, and the layout that follows from them.
+func (m *Model) choose() (err error) {
+	spec, eng := m.Spec, m.Engine
+	if m.Dense, err = optimizer("optimizer.dense", spec.Optimizer.Dense); err != nil {
+		return err
 	}
 	average := spec.Optimizer.Average != nil
 	named, chosen := 0, 0
@@ -79,7 +105,7 @@ func CompileFor(spec *tidemill.Spec, schema *arrow.Schema, o engine.Options) (*M
 		}
 		rule, err := optimizer(path, choice)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		t.MaxRows = spec.Train.MaxRows
 		if choice, ok := spec.Tables[t.Name]; ok {
@@ -90,15 +116,15 @@ func CompileFor(spec *tidemill.Spec, schema *arrow.Schema, o engine.Options) (*M
 		m.Layout.Tables = append(m.Layout.Tables, snapshot.TableLayout{TableSpec: t, State: rule.StateLen(t.Dim), Average: average, Uses: t.Expire.Every > 0})
 	}
 	if named < len(spec.Optimizer.Tables) {
-		return nil, tidemill.Invalid("optimizer.tables names a table that the model does not have", "it has those that inspect shows")
+		return tidemill.Invalid("optimizer.tables names a table that the model does not have", "it has those that inspect shows")
 	}
 	if chosen < len(spec.Tables) {
-		return nil, tidemill.Invalid("tables names a table that the model does not have", "it has those that inspect shows")
+		return tidemill.Invalid("tables names a table that the model does not have", "it has those that inspect shows")
 	}
 	for _, t := range eng.Tensors() {
 		m.Layout.Tensors = append(m.Layout.Tensors, snapshot.TensorLayout{TensorSpec: t, Average: average})
 	}
-	return m, m.Layout.Validate()
+	return m.Layout.Validate()
 }
 
 // Decay returns the decay of averaged weights, 0 when weights are not averaged.

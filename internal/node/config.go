@@ -84,6 +84,11 @@ type Config struct {
 	// when the node is told to end; requests that are under way then are finished. 0: it stops at
 	// once. One that was not ready yet waits for nobody.
 	ServeGrace time.Duration
+	// Scorer is a command that scores for engines which may end their process: this program with
+	// the arguments that make it a scorer. Empty: they compute in this process.
+	Scorer []string
+	// ScorerMemory is how many bytes such a process may use; 0: the scorer's default.
+	ScorerMemory int64
 	// KeepPlacement leaves shards where placement puts them while this node's trainer leads; else
 	// the hottest move off an overloaded parameter server.
 	KeepPlacement bool

@@ -146,7 +146,7 @@ func (n *Node) roles(ctx context.Context, m tidemill.Member, alive func() bool, 
 		t := trainer.New(trainer.Config{
 			Member: m, Records: n.records, Sessions: n.sessions, Bucket: n.bucket, Source: n.source, PS: n.psOf,
 			Logger: n.log, Events: n.metrics.trainerEvents(n.cfg.Trainer, n.hintServing), Record: n.cfg.RecordTrainer,
-			Protocols: n.cfg.Protocols, KeepPlacement: n.cfg.KeepPlacement, TryGraph: n.cfg.TryGraph,
+			Protocols: n.cfg.Protocols, KeepPlacement: n.cfg.KeepPlacement, TryGraph: n.cfg.TryGraph, Isolator: n.isolators.trainer,
 		})
 		n.local.trainer.Store(t)
 		defer n.local.trainer.Store(nil)

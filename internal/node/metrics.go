@@ -25,6 +25,7 @@ type metrics struct {
 	stallSeconds           *prometheus.HistogramVec
 	decisions              *prometheus.CounterVec
 	letters, replayed      *prometheus.CounterVec
+	scorerRestarts         *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer, n *Node) *metrics {
@@ -36,6 +37,7 @@ func newMetrics(reg prometheus.Registerer, n *Node) *metrics {
 		keptRows:        prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tidemill_worker_kept_rows_total", Help: "Rows that batches took from copies which the worker keeps, instead of pulling them (train.hot_rows)."}, job),
 		letters:         prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tidemill_trainer_dead_letters_total", Help: "Rows added to the dead-letter topic."}, job),
 		replayed:        prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tidemill_trainer_replayed_rows_total", Help: "Rows of the dead-letter topic that were given to training again."}, job),
+		scorerRestarts:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tidemill_scorer_restarts_total", Help: "Scoring processes that ended and should not have."}, []string{"model", "role"}),
 		batchSeconds:    prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "tidemill_worker_batch_seconds", Help: "From reading a batch to its last acknowledgement.", Buckets: prometheus.ExponentialBuckets(1e-5, 4, 10)}, job),
 		leaseLosses:     prometheus.NewCounter(prometheus.CounterOpts{Name: "tidemill_lease_losses_total", Help: "Session leases lost by this process."}),
 		leads:           prometheus.NewGauge(prometheus.GaugeOpts{Name: "tidemill_trainer_leads", Help: "1 while this trainer leads the jobs."}),
@@ -45,7 +47,7 @@ func newMetrics(reg prometheus.Registerer, n *Node) *metrics {
 		stallSeconds:    prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "tidemill_trainer_barrier_seconds", Help: "From the barrier until every parameter server had captured its state.", Buckets: prometheus.ExponentialBuckets(1e-4, 2, 14)}, job),
 		decisions:       prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tidemill_trainer_decisions_total", Help: "Decisions on candidates."}, []string{"model", "decision"}),
 	}
-	reg.MustRegister(m.rows, m.batches, m.badRows, m.keptRows, m.batchSeconds, m.leaseLosses, m.leads, m.rewinds, m.snapshots, m.snapshotSeconds, m.stallSeconds, m.decisions, m.letters, m.replayed, psCollector{n}, clusterCollector{n})
+	reg.MustRegister(m.rows, m.batches, m.badRows, m.keptRows, m.batchSeconds, m.leaseLosses, m.leads, m.rewinds, m.snapshots, m.snapshotSeconds, m.stallSeconds, m.decisions, m.letters, m.replayed, m.scorerRestarts, psCollector{n}, clusterCollector{n})
 	return m
 }
 

@@ -59,17 +59,18 @@ type Node struct {
 	ready chan struct{}
 	info  Info
 
-	broker   *broker.Broker // nil when the stream is elsewhere
-	stream   source.Stream
-	source   source.Stream // stream, and the topics elsewhere that jobs read
-	bucket   *blob.Bucket
-	records  lease.Store
-	sessions lease.Store
-	cluster  *cluster.Cluster
-	metrics  *metrics
-	registry *prometheus.Registry
-	serving  *serving.Server
-	local    local // what the present session runs
+	broker    *broker.Broker // nil when the stream is elsewhere
+	stream    source.Stream
+	source    source.Stream // stream, and the topics elsewhere that jobs read
+	bucket    *blob.Bucket
+	records   lease.Store
+	sessions  lease.Store
+	cluster   *cluster.Cluster
+	metrics   *metrics
+	registry  *prometheus.Registry
+	serving   *serving.Server
+	local     local // what the present session runs
+	isolators isolators
 
 	mu    sync.Mutex
 	conns map[peerKey]*grpc.ClientConn
@@ -163,6 +164,8 @@ func (n *Node) Run(ctx context.Context) error {
 		return err
 	}
 	down.add(n.hangUp)
+
+	n.isolate(&down)
 
 	g, gctx := errgroup.WithContext(ctx)
 	sctx, stopServers := context.WithCancel(context.WithoutCancel(gctx))
@@ -492,7 +495,7 @@ func (n *Node) serveModels(sctx, ctx context.Context, g, servers *errgroup.Group
 	mux.Handle("/metrics", n.guard(metrics, func(*http.Request) []string { return rpc.Roles() }))
 	if n.cfg.has(RoleServing) {
 		s, err := serving.New(serving.Config{
-			Store: n.bucket, Models: n.cfg.Models, Poll: n.cfg.ServePoll, Version: n.cfg.Version,
+			Store: n.bucket, Models: n.cfg.Models, Poll: n.cfg.ServePoll, Version: n.cfg.Version, Isolator: n.isolators.serving,
 			Logger: n.log, Metrics: n.registry, Events: n.cfg.Serving,
 		})
 		if err != nil {

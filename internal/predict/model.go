@@ -32,33 +32,41 @@ type Model struct {
 // Load makes a Model of a version's files, which it keeps: nobody may change them afterwards.
 // Files that do not fit each other wrap tidemill.ErrCorrupt; a spec that this build cannot
 // run wraps tidemill.ErrInvalid.
-func Load(f *snapshot.VersionFiles) (*Model, error) {
-	m, err := load(f)
+func Load(f *snapshot.VersionFiles) (*Model, error) { return LoadIn(f, nil) }
+
+// LoadIn is Load for a process that must not end with an engine: what is isolated computes where
+// the isolator has it. The Model is to be closed. A nil isolator is Load.
+func LoadIn(f *snapshot.VersionFiles, isolator engine.Isolator) (*Model, error) {
+	m, err := load(f, isolator)
 	if err != nil {
+		if m != nil {
+			m.Close()
+		}
 		return nil, fmt.Errorf("load version %d of model %s: %w", f.Version.Number, f.Version.Model, err)
 	}
 	return m, nil
 }
 
-func load(f *snapshot.VersionFiles) (*Model, error) {
+// load returns the Model also with an error, once there is something to close.
+func load(f *snapshot.VersionFiles, isolator engine.Isolator) (*Model, error) {
 	schema, err := model.DecodeSchema(f.SchemaIPC)
 	if err != nil {
 		return nil, err
 	}
 	spec := f.Spec
 	m := &Model{version: f.Version, probes: f.Probes}
-	if m.compiled, err = model.CompileFor(&spec, schema, engine.Options{Graph: f.Graph}); err != nil {
+	if m.compiled, err = model.CompileFor(&spec, schema, engine.Options{Graph: f.Graph, Isolator: isolator}); err != nil {
 		return nil, err
 	}
 	plan := m.compiled.Plan
 	if len(f.Transforms) > 0 || plan.Learns() {
 		if m.state, err = plan.LoadState(f.Transforms); err != nil {
-			return nil, fmt.Errorf("transforms: %w", err)
+			return m, fmt.Errorf("transforms: %w", err)
 		}
 	}
 	want := m.compiled.Engine
 	if len(f.Tables) != len(want.Tables()) || len(f.Tensors) != len(want.Tensors()) {
-		return nil, fmt.Errorf("%w: %d tables and %d tensors, its spec has %d and %d",
+		return m, fmt.Errorf("%w: %d tables and %d tensors, its spec has %d and %d",
 			tidemill.ErrCorrupt, len(f.Tables), len(f.Tensors), len(want.Tables()), len(want.Tensors()))
 	}
 	shards := spec.Shards
@@ -68,11 +76,11 @@ func load(f *snapshot.VersionFiles) (*Model, error) {
 	for i, s := range want.Tables() {
 		t := &f.Tables[i]
 		if t.Name != s.Name || t.Dim != s.Dim || t.Init != s.Init {
-			return nil, fmt.Errorf("%w: table %d is %q of dimension %d, its spec has %q of dimension %d", tidemill.ErrCorrupt, i, t.Name, t.Dim, s.Name, s.Dim)
+			return m, fmt.Errorf("%w: table %d is %q of dimension %d, its spec has %q of dimension %d", tidemill.ErrCorrupt, i, t.Name, t.Dim, s.Name, s.Dim)
 		}
 		table, err := newTable(t, spec.Seed, shards)
 		if err != nil {
-			return nil, err
+			return m, err
 		}
 		m.tables = append(m.tables, table)
 		m.bytes += table.bytes()
@@ -80,7 +88,7 @@ func load(f *snapshot.VersionFiles) (*Model, error) {
 	for i, s := range want.Tensors() {
 		t := &f.Tensors[i]
 		if t.Name != s.Name || !reflect.DeepEqual(t.Shape, s.Shape) || len(t.Values) != s.Len() {
-			return nil, fmt.Errorf("%w: tensor %d is %q %v with %d values, its spec has %q %v", tidemill.ErrCorrupt, i, t.Name, t.Shape, len(t.Values), s.Name, s.Shape)
+			return m, fmt.Errorf("%w: tensor %d is %q %v with %d values, its spec has %q %v", tidemill.ErrCorrupt, i, t.Name, t.Shape, len(t.Values), s.Name, s.Shape)
 		}
 		m.dense = append(m.dense, t.Values)
 		m.bytes += int64(4 * len(t.Values))
@@ -88,6 +96,10 @@ func load(f *snapshot.VersionFiles) (*Model, error) {
 	m.bytes += int64(len(f.Transforms) + len(f.Probes.Rows) + 4*len(f.Probes.Expected))
 	return m, nil
 }
+
+// Close gives back what the Model's engine holds outside this process, if it does; nothing may be
+// predicted after it.
+func (m *Model) Close() { m.compiled.Close() }
 
 // Version says which version this is.
 func (m *Model) Version() tidemill.Version { return m.version }
