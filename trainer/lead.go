@@ -118,6 +118,12 @@ func (l *term) record(e lease.Entry) {
 		return
 	}
 	l.seen[e.Key] = e
+	defer func() {
+		t.mu.Lock()
+		t.known[a.Job] = max(t.known[a.Job], e.Revision)
+		t.signal()
+		t.mu.Unlock()
+	}()
 	t.mu.Lock()
 	r := t.runs[a.Job]
 	t.mu.Unlock()

@@ -93,8 +93,9 @@ type Trainer struct {
 	leading bool
 	members map[string]Session // alive, by id
 	runs    map[string]*run
+	known   map[string]uint64 // revision of each job's record that lead has dealt with
 	links   map[*localLink]bool
-	changed chan struct{} // closed and replaced when runs or leading change
+	changed chan struct{} // closed and replaced when runs, known or leading change
 
 	submits sync.Mutex // one at a time submits
 	uploads uploads
@@ -107,7 +108,7 @@ func New(cfg Config) *Trainer {
 		cfg.ScoreBatch = 256
 	}
 	return &Trainer{
-		cfg: cfg, log: cfg.Logger, members: map[string]Session{}, runs: map[string]*run{},
+		cfg: cfg, log: cfg.Logger, members: map[string]Session{}, runs: map[string]*run{}, known: map[string]uint64{},
 		links: map[*localLink]bool{}, changed: make(chan struct{}),
 	}
 }
@@ -358,7 +359,11 @@ func (t *Trainer) Submit(ctx context.Context, a tidemill.Assignment) error {
 		return err
 	}
 	key := JobPrefix + a.Job
-	if _, err = t.cfg.Records.Create(ctx, key, value); !errors.Is(err, tidemill.ErrExists) {
+	revision, err := t.cfg.Records.Create(ctx, key, value)
+	if err == nil {
+		t.takenUp(ctx, a.Job, revision)
+	}
+	if !errors.Is(err, tidemill.ErrExists) {
 		return err
 	}
 	e, err := t.cfg.Records.Get(ctx, key)
@@ -377,8 +382,29 @@ func (t *Trainer) Submit(ctx context.Context, a tidemill.Assignment) error {
 	if value, err = json.Marshal(&a); err != nil {
 		return err
 	}
-	_, err = t.cfg.Records.Update(ctx, key, value, e.Revision)
+	if revision, err = t.cfg.Records.Update(ctx, key, value, e.Revision); err == nil {
+		t.takenUp(ctx, a.Job, revision)
+	}
 	return err
+}
+
+// takenUp waits until this trainer, if it leads, has seen a record that was written here, so that a
+// command which follows finds the job. The record is stored, whatever becomes of the wait.
+func (t *Trainer) takenUp(ctx context.Context, job string, revision uint64) {
+	for {
+		t.mu.Lock()
+		over := !t.leading || t.known[job] >= revision
+		changed := t.changed
+		t.mu.Unlock()
+		if over {
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // Leads reports whether this trainer leads.

@@ -33,10 +33,11 @@ func TestHelp(t *testing.T) {
 		all = append(append(all, c), c.Commands()...)
 	}
 	for _, c := range all {
-		if c.Short == "" || c.Example == "" || c.Args == nil {
-			t.Errorf("%s lacks help, an example or a check of its arguments", c.CommandPath())
+		if c.Short == "" || c.Args == nil {
+			t.Errorf("%s lacks help or a check of its arguments", c.CommandPath())
 		}
-		if !strings.Contains(c.Example, c.CommandPath()) {
+		// What nodes start by themselves shows nobody how to.
+		if !c.Hidden && !strings.Contains(c.Example, c.CommandPath()) {
 			t.Errorf("the example of %s does not show it", c.CommandPath())
 		}
 		if c.RunE == nil {
