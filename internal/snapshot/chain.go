@@ -127,18 +127,29 @@ func (c *Chain) Append(ctx context.Context, n int64, record []byte) error {
 // List returns the numbers of all records from number from on, ascending. A gap between them
 // wraps tidemill.ErrCorrupt and names the missing record.
 func (c *Chain) List(ctx context.Context, from int64) ([]int64, error) {
-	all, err := c.numbers(ctx)
-	if err != nil {
-		return nil, err
-	}
-	at, _ := slices.BinarySearch(all, from)
-	all = all[at:]
-	for i := 1; i < len(all); i++ {
-		if all[i] != all[i-1]+1 {
-			return all[:i], fmt.Errorf("chain is %w: record %s is missing, and a later one exists", tidemill.ErrCorrupt, c.Name(all[i-1]+1))
+	var gap int64 // that the look before found
+	for {
+		all, err := c.numbers(ctx)
+		if err != nil {
+			return nil, err
 		}
+		at, _ := slices.BinarySearch(all, from)
+		all = all[at:]
+		i := 1
+		for i < len(all) && all[i] == all[i-1]+1 {
+			i++
+		}
+		if i >= len(all) {
+			return all, nil
+		}
+		// Stores are listed while others add to the end and take from the front: a record may be listed
+		// before it is removed, the next one removed before it is listed. A true gap is there again.
+		missing := all[i-1] + 1
+		if missing == gap {
+			return all[:i], fmt.Errorf("chain is %w: record %s is missing, and a later one exists", tidemill.ErrCorrupt, c.Name(missing))
+		}
+		gap = missing
 	}
-	return all, nil
 }
 
 // numbers returns the numbers of all records, ascending, whether or not some are missing.
