@@ -27,11 +27,11 @@ type basis struct {
 // a snapshot says which that is. It is the one captured last, or the one before it, when that
 // failed; of any other nothing is known.
 func (b *basis) settle(number, committed int64) (base Base, attempt int64) {
-	switch {
-	case committed == 0:
-	case committed == b.tried:
+	switch committed {
+	case 0:
+	case b.tried:
 		base = LastBase
-	case committed == b.committed:
+	case b.committed:
 		base = SameBase
 	}
 	b.committed, b.tried = committed, number

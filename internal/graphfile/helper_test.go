@@ -152,24 +152,6 @@ func (a *archive) add(n *protoNode) {
 	a.entries[entryGraph] = protowire.AppendBytes(b, n.bytes())
 }
 
-// firstOf returns the name of the first node of an op.
-func (a *archive) firstOf(t testing.TB, op string) string {
-	t.Helper()
-	name := ""
-	_ = fields(a.entries[entryGraph], func(v field) error {
-		if v.number == 1 && name == "" {
-			if n := parseProto(v.bytes); n.op == op {
-				name = n.name
-			}
-		}
-		return nil
-	})
-	if name == "" {
-		t.Fatalf("no node of op %s", op)
-	}
-	return name
-}
-
 // protoNode is a NodeDef whose attributes are not looked into.
 type protoNode struct {
 	name, op string

@@ -194,7 +194,7 @@ func (p *process) run(l *life, s *lease.Session) {
 	psOf := func(_ context.Context, m tidemill.Member) (wire.PS, error) {
 		to := c.life(m.ID)
 		if to == nil || to.ps == nil {
-			return nil, fmt.Errorf("member %q: %w", m.ID, unreachable)
+			return nil, fmt.Errorf("member %q: %w", m.ID, errUnreachable)
 		}
 		return psWay{c, p, to}, nil
 	}
@@ -212,7 +212,7 @@ func (p *process) run(l *life, s *lease.Session) {
 			Trainer: func(_ context.Context, m tidemill.Member) (wire.Coordinator, error) {
 				to := c.life(m.ID)
 				if to == nil || to.trainer == nil {
-					return nil, fmt.Errorf("member %q: %w", m.ID, unreachable)
+					return nil, fmt.Errorf("member %q: %w", m.ID, errUnreachable)
 				}
 				return trainerWay{c, p, to}, nil
 			},

@@ -11,8 +11,8 @@ import (
 	"github.com/tidemill/tidemill/internal/wire"
 )
 
-// unreachable is what whoever gets no answer is told.
-var unreachable = fmt.Errorf("no answer: %w", tidemill.ErrUnavailable)
+// errUnreachable is what whoever gets no answer is told.
+var errUnreachable = fmt.Errorf("no answer: %w", tidemill.ErrUnavailable)
 
 // patience is how long a caller waits for an answer that will not come.
 const patience = 300 * time.Millisecond
@@ -33,7 +33,7 @@ func (c *cluster) call(ctx context.Context, from *process, to *life, f func(ctx 
 	sleep(ctx, c.delay())
 	if c.lost() || from.dead.Load() || to.ctx.Err() != nil {
 		sleep(ctx, patience)
-		return unreachable
+		return errUnreachable
 	}
 	sctx, stop := context.WithCancel(ctx)
 	defer context.AfterFunc(to.ctx, stop)()
@@ -42,7 +42,7 @@ func (c *cluster) call(ctx context.Context, from *process, to *life, f func(ctx 
 	sleep(ctx, c.delay())
 	if c.lost() || from.dead.Load() || to.ctx.Err() != nil {
 		sleep(ctx, patience)
-		return unreachable
+		return errUnreachable
 	}
 	return err
 }
@@ -131,7 +131,7 @@ type linkWay struct {
 func (l linkWay) Send(job string, r *wire.Report) error {
 	if l.way.from.dead.Load() || l.way.to.ctx.Err() != nil || l.way.c.lost() {
 		l.Close()
-		return unreachable
+		return errUnreachable
 	}
 	return l.Link.Send(job, r)
 }
@@ -140,7 +140,7 @@ func (l linkWay) Recv() (wire.Grant, error) {
 	g, err := l.Link.Recv()
 	if err == nil && (l.way.from.dead.Load() || l.way.c.lost()) {
 		l.Close()
-		return wire.Grant{}, unreachable
+		return wire.Grant{}, errUnreachable
 	}
 	return g, err
 }
@@ -157,11 +157,11 @@ func (s *storeWay) through(ctx context.Context, f func() error) error {
 	sleep(ctx, s.c.delay()/4)
 	if s.cut.Load() || s.from.dead.Load() || s.c.lost() {
 		sleep(ctx, patience)
-		return unreachable
+		return errUnreachable
 	}
 	err := f()
 	if s.cut.Load() || s.from.dead.Load() {
-		return unreachable
+		return errUnreachable
 	}
 	return err
 }
