@@ -10,9 +10,6 @@ type Driver struct {
 	Err error
 	// Profiles are the numeric profiles it offers here, the fastest first.
 	Profiles []string
-	// Isolated says that the engine runs code which may end its process: what must not end with it
-	// computes in a process of its own.
-	Isolated bool
 	// Compile makes a model of a spec for features of a shape; nil where Err is not. What the engine
 	// does not have is refused with tidemill.ErrInvalid.
 	Compile func(s *tidemill.Spec, shape Shape, o Options) (Model, error)
@@ -29,7 +26,7 @@ type Options struct {
 	Cores *Cores
 	// Graph is the file of a spec whose architecture is a graph.
 	Graph []byte
-	// Isolator, if there is one, makes the models of engines that are Isolated, for predicting and
+	// Isolator, if there is one, makes the models of engines that may end their process, for predicting and
 	// evaluating alone.
 	Isolator Isolator
 }

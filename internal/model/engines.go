@@ -32,7 +32,8 @@ func EngineOf(s *tidemill.Spec) string {
 	return s.Engine
 }
 
-// Isolated reports whether the engine that a spec asks for runs code which may end its process.
+// Isolated reports whether the engine that a spec asks for runs code which may end its process:
+// what must not end with it computes in a process of its own. It opens no library.
 func Isolated(s *tidemill.Spec) bool { return EngineOf(s) == tensorflow.Name }
 
 // Driver returns the engine that a spec asks for. Where it cannot be used here, the error says

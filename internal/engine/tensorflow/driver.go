@@ -10,7 +10,7 @@ import (
 // Driver is this engine; the library is opened by the first call. Where it cannot be, Err says
 // why, and what to do.
 func Driver() engine.Driver {
-	d := engine.Driver{Name: Name, Isolated: true}
+	d := engine.Driver{Name: Name}
 	version, err := load()
 	if err != nil {
 		d.Err = err
